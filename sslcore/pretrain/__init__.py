@@ -1,0 +1,1 @@
+"""Image pretraining: the first floor of `sslcore`."""

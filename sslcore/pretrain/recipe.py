@@ -1,0 +1,305 @@
+"""The schema of a pretraining recipe: types, defaults and meanings of every setting, in one place.
+
+A recipe names only what is listed here: methods, backbones, data sets and optimisers are closed sets of literals, so a
+recipe cannot make Surnia import anything. Nothing heavy is imported either, which is why a wrong recipe is told at once.
+The text under a field is its help on the command line.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Settings(BaseModel):
+    """A group of settings: no unknown keys, no changes after reading, the docstring under a field is its help."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+# --- methods -----------------------------------------------------------------------------------------------------
+
+
+class MoCoSettings(Settings):
+    """He et al. 2020 (v1) and Chen et al. 2020 (v2): keys of a momentum encoder, negatives from a queue."""
+
+    name: Literal["moco"] = "moco"
+    temperature: Positive = 0.2
+    """Softmax temperature: .07 in v1, .2 in v2, .1 in the authors' CIFAR notebook."""
+    momentum: Fraction = 0.999
+    """Weight of the old momentum encoder."""
+    queue: Count = 65536
+    """Keys kept as negatives."""
+    projector: list[Count] = [2048, 128]
+    """Widths of the projection head's layers after the backbone; one number is v1's linear head."""
+    symmetric: bool = False
+    """Each view is once the query and once the key (twice the work a step)."""
+    norm_splits: Count = 1
+    """Batch norm statistics over this many parts of the batch, keys shuffled between them: v1's shuffling BN on one device."""
+
+
+class SimCLRSettings(Settings):
+    """Chen et al. 2020: the other views of the batch are the negatives."""
+
+    name: Literal["simclr"] = "simclr"
+    temperature: Positive = 0.1
+    """Softmax temperature."""
+    projector: list[Count] = [2048, 128]
+    """Widths of the projection head's layers."""
+
+
+class SupConSettings(Settings):
+    """Khosla et al. 2020: all images of the same class are positives. Needs labels."""
+
+    name: Literal["supcon"] = "supcon"
+    temperature: Positive = 0.1
+    """Softmax temperature."""
+    projector: list[Count] = [2048, 128]
+    """Widths of the projection head's layers."""
+    form: Literal["out", "in"] = "out"
+    """Where the mean over positives stands: outside the logarithm (the paper's choice) or inside."""
+
+
+class BYOLSettings(Settings):
+    """Grill et al. 2020: predict the momentum encoder's projection of the other view; no negatives."""
+
+    name: Literal["byol"] = "byol"
+    momentum: Fraction = 0.99
+    """Weight of the old momentum encoder at the start; rises to 1 along a cosine."""
+    projector: list[Count] = [4096, 256]
+    """Widths of the projection head's layers."""
+    predictor: list[Count] = [4096, 256]
+    """Widths of the prediction head's layers; the last must equal the projector's last."""
+
+    @model_validator(mode="after")
+    def _same_end(self) -> Self:
+        if self.projector[-1] != self.predictor[-1]:
+            raise ValueError(
+                f"predictor must end as wide as projector ({self.projector[-1]}), not {self.predictor[-1]}"
+            )
+        return self
+
+
+class SwAVSettings(Settings):
+    """Caron et al. 2020: predict one view's cluster code (Sinkhorn-Knopp) from the other views."""
+
+    name: Literal["swav"] = "swav"
+    temperature: Positive = 0.1
+    """Softmax temperature of the predictions."""
+    epsilon: Positive = 0.05
+    """Entropy weight of Sinkhorn-Knopp: smaller codes are harder."""
+    sinkhorn_iterations: Count = 3
+    """Row and column normalisations."""
+    prototypes: Count = 3000
+    """Learned prototypes."""
+    projector: list[Count] = [2048, 128]
+    """Widths of the projection head's layers."""
+    queue: Annotated[int, Field(ge=0)] = 0
+    """Features a code view that are kept to balance small batches; 0 for none."""
+    queue_from_epoch: Annotated[int, Field(ge=0)] = 15
+    """First epoch that uses the queue."""
+    freeze_prototypes_epochs: NonNegative = 1.0
+    """Epochs during which the prototypes do not move."""
+
+
+class PCLSettings(Settings):
+    """Li et al. 2021: MoCo's loss plus a contrast against k-means centroids of the momentum features."""
+
+    name: Literal["pcl"] = "pcl"
+    temperature: Positive = 0.2
+    """Softmax temperature of the instance term, and the mean concentration of the prototypes."""
+    momentum: Fraction = 0.999
+    """Weight of the old momentum encoder."""
+    queue: Count = 16384
+    """Keys kept as negatives."""
+    clusters: list[Annotated[int, Field(ge=2)]] = [25000, 50000, 100000]
+    """Numbers of clusters: one k-means each; every one smaller than the data set."""
+    projector: list[Count] = [2048, 128]
+    """Widths of the projection head's layers."""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 20
+    """Epochs of the instance term alone before the first clustering."""
+    kmeans_iterations: Count = 20
+    """Iterations of k-means."""
+
+
+MethodSettings = Annotated[
+    MoCoSettings | SimCLRSettings | SupConSettings | BYOLSettings | SwAVSettings | PCLSettings,
+    Field(discriminator="name"),
+]
+
+# --- what is trained on what ---------------------------------------------------------------------------------------
+
+
+class BackboneSettings(Settings):
+    """The network whose features are wanted."""
+
+    name: Literal["resnet18", "resnet34", "resnet50", "tiny", "pixel_encoder"] = "resnet50"
+    """torchvision's ResNets; `tiny`, a residual network for CPU work; `pixel_encoder`, the four convolutions of CURL."""
+    stem: Literal["imagenet", "small"] = "imagenet"
+    """`small`: 3x3 stride 1 and no max-pool, for images up to about 64 pixels. ResNets only."""
+    width: Count = 32
+    """First-stage width of `tiny` and of `pixel_encoder`."""
+    weights: str | None = None
+    """Start from this run directory or weight file instead of random weights."""
+
+
+class DataSettings(Settings):
+    """The images."""
+
+    kind: Literal["auto", "folder", "cifar10", "cifar100", "stl10", "fashion_mnist"] = "auto"
+    """What `path` holds; `auto` looks. A folder may have class folders (ImageNet's layout) or loose images."""
+    path: str = Field(default="")
+    """Where it is. Nothing is downloaded."""
+    size: Count | None = None
+    """Side that arrays of folder images are resized to when `hold` is `memory`; None keeps crops from the full image."""
+    hold: Literal["auto", "memory", "files"] = "auto"
+    """Keep all images as uint8 on the training device, or read files as they are needed; `auto`: memory if they fit."""
+    workers: Annotated[int, Field(ge=0)] = 4
+    """Processes that read files."""
+    worker_timeout: Positive = 120
+    """Seconds without a batch from the readers before the run stops with an error."""
+    bad_images: Annotated[int, Field(ge=0)] = 100
+    """Unreadable images that are named, counted and skipped; one more stops the run."""
+    max_pixels: Count = 100_000_000
+    """Images that decode to more pixels than this are refused as decompression bombs."""
+    validation: Fraction = 0.0
+    """Share of the images held out of pretraining, for comparing settings."""
+
+
+class ViewSettings(Settings):
+    """How one kind of random view is made. Probabilities are per image; strengths as in torchvision's ColorJitter."""
+
+    count: Count = 1
+    """Views of this kind an image."""
+    size: Count = 224
+    """Side in pixels."""
+    scale: tuple[Fraction, Fraction] = (0.2, 1.0)
+    """Range of the crop's share of the image area."""
+    ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
+    """Range of the crop's aspect ratio."""
+    flip: Fraction = 0.5
+    brightness: NonNegative = 0.4
+    contrast: NonNegative = 0.4
+    saturation: NonNegative = 0.4
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    jitter: Fraction = 0.8
+    """Probability of the four changes of colour above."""
+    grayscale: Fraction = 0.2
+    blur: Fraction = 0.0
+    """Probability of a Gaussian blur."""
+    blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
+    """Range of the blur's standard deviation, in pixels of a 224-pixel view; scaled with `size`."""
+    solarize: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for field in ("scale", "ratio", "blur_sigma"):
+            low, high = getattr(self, field)
+            if low > high:
+                raise ValueError(f"{field} is a range and must not begin above its end ({low} > {high})")
+        if self.scale[1] <= 0:
+            raise ValueError("scale must end above 0: it is the crop's share of the image area")
+        return self
+
+
+class OptimizerSettings(Settings):
+    """Optimiser and schedule: linear warm-up, then a cosine to `final_lr`, step by step."""
+
+    name: Literal["sgd", "lars", "adamw"] = "sgd"
+    lr: Positive = 0.03
+    """Learning rate for a batch of `lr_batch`."""
+    lr_batch: Annotated[int, Field(ge=0)] = 256
+    """The rate is scaled by batch_size * accumulate / lr_batch; 0: used as it is."""
+    momentum: Fraction = 0.9
+    """SGD's and LARS's momentum."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """AdamW's."""
+    weight_decay: NonNegative = 1e-4
+    exclude_norm_and_bias: bool = False
+    """No weight decay (and no LARS scaling) for biases and normalisation."""
+    trust: Positive = 0.001
+    """LARS's trust coefficient."""
+    warmup_epochs: NonNegative = 0.0
+    final_lr: NonNegative = 0.0
+    """Rate at the end of the cosine, before the scaling by batch size."""
+
+
+class ProbeSettings(Settings):
+    """Weighted kNN on labelled images while training runs; skipped when the data has no labels."""
+
+    every_epochs: Annotated[int, Field(ge=0)] = 5
+    """0: never."""
+    neighbours: Count = 200
+    temperature: Positive = 0.07
+    limit: Count = 20000
+    """At most this many labelled images of each split."""
+
+
+class Recipe(Settings):
+    """Everything that determines a pretraining run."""
+
+    method: MethodSettings
+    backbone: BackboneSettings = BackboneSettings()
+    data: DataSettings = DataSettings()
+    views: list[ViewSettings] = [ViewSettings(count=2)]
+    """Kinds of views, in the order in which the method sees them. The first two views are the full-size ones."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    probe: ProbeSettings = ProbeSettings()
+    epochs: Count = 200
+    max_steps: Count | None = None
+    """Stop after this many optimiser steps, whatever `epochs` says; schedules end there too."""
+    batch_size: Count = 256
+    """Images a step, over all processes."""
+    accumulate: Count = 1
+    """Steps whose gradients are added up before the optimiser moves."""
+    precision: Literal["32", "bf16", "16"] = "32"
+    sync_batchnorm: bool = False
+    """Batch norm statistics over all processes."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    devices: Literal["auto"] | Count = "auto"
+    """Processes on this machine, one a device; `auto`: every GPU, or one process on the CPU."""
+    nodes: Count = 1
+    """Machines; start with torchrun or SLURM."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads a process; 0: torch's choice."""
+    checkpoint_every: Count = 500
+    """Steps between checkpoints; one is also written at every epoch's end, and when the run is stopped."""
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    """Newest checkpoints that are kept."""
+    diagnostics: bool = True
+    """Watch for collapse and for a loss that stays at chance, and say so."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        views = sum(view.count for view in self.views)
+        if views < 2:
+            raise ValueError("views must add up to at least 2 views of an image: set `count: 2` or list two kinds")
+        if self.method.name in {"moco", "simclr", "supcon", "byol", "pcl"} and views != 2:
+            raise ValueError(f"{self.method.name} takes exactly 2 views of an image, not {views}; swav takes more")
+        if (self.views[0].size if self.views[0].count >= 2 else self.views[1].size) != self.views[0].size:
+            raise ValueError("the first two views must have the same size")
+        if isinstance(self.method, MoCoSettings | PCLSettings) and self.method.queue < self.keys_per_step:
+            raise ValueError(
+                f"method.queue ({self.method.queue}) must hold at least the keys of one optimiser step ({self.keys_per_step})"
+            )
+        return self
+
+    @property
+    def keys_per_step(self) -> int:
+        """Keys that an optimiser step pushes into a queue."""
+        both = isinstance(self.method, MoCoSettings) and self.method.symmetric
+        return self.batch_size * self.accumulate * (2 if both else 1)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate after scaling by the batch size."""
+        scale = self.batch_size * self.accumulate / self.optimizer.lr_batch if self.optimizer.lr_batch else 1.0
+        return self.optimizer.lr * scale
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for YAML and JSON."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,23 @@
+"""Shared by all tests: one torch thread each (two workers share two cores), and shapes checked as they are declared."""
+
+import os
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+from jaxtyping import install_import_hook
+
+# Every public function of the core is called with its declared shapes checked; must precede the first import of sslcore.
+install_import_hook(
+    ["sslcore.augment", "sslcore.losses", "sslcore.memory", "sslcore.nn", "sslcore.ops"], "beartype.beartype"
+)
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
