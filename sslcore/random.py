@@ -1,10 +1,10 @@
 """Random numbers that are a pure function of (seed, step, sample id, stream, draw): nothing is kept between calls.
 
 A generator's next number depends on how many were drawn before it, so batch order, worker count, process count or a
-resume would change a run. Here a number is the hash of its coordinates instead (the counter-based idea of Salmon et
-al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011), with the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast
-Splittable Pseudorandom Number Generators", OOPSLA 2014) as the hash. Only 64-bit integer operations are used until the
-last step, which is exact, so CPU, CUDA and plain Python give the same bits.
+resume would change a run. Here a number is the hash of its coordinates instead: the counter-based idea of Salmon et
+al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011, with the finaliser of SplitMix64 (Steele, Lea and Flood,
+"Fast Splittable Pseudorandom Number Generators", OOPSLA 2014) as the hash. Only 64-bit integer operations are used
+until the last step, which is exact, so CPU, CUDA and plain Python give the same bits.
 """
 
 import torch
