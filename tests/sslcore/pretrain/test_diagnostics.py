@@ -1,0 +1,124 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sslcore.pretrain.diagnostics import (
+    alignment,
+    embedding_std,
+    measure_health,
+    rank_me,
+    uniformity,
+    verdict,
+)
+
+N, D = 400, 64
+HEALTHY = torch.randn(N, D, generator=torch.Generator().manual_seed(1))
+CONSTANT = torch.ones(N, D) + 1e-5 * HEALTHY
+CHANCE = math.log(511)
+LINE = HEALTHY[:, :1] * HEALTHY[0]  # rank 1: both directions of one line
+
+
+def say(embeddings=HEALTHY, losses=(5.0, 4.0, 3.0), epochs=3, chance=CHANCE, method=""):
+    history = [measure_health(view_a=embeddings)] * epochs
+    return verdict(history, list(losses), chance=chance, epoch=epochs, method=method)
+
+
+def test_rank_me_equals_its_definition():
+    values = torch.tensor([4.0, 2.0, 1.0, 1.0])
+    embeddings = torch.linalg.qr(torch.randn(10, 4)).Q * values
+    share = values / 8
+    assert rank_me(embeddings) == pytest.approx(math.exp(-sum(p * math.log(p) for p in share.tolist())), rel=1e-4)
+
+
+def test_rank_me_runs_from_one_direction_to_all():
+    assert rank_me(LINE) == pytest.approx(1, abs=1e-3)
+    assert rank_me(torch.eye(16)) == pytest.approx(16, rel=1e-4)
+    assert rank_me(torch.zeros(5, 3)) < 3.1  # nothing there: no nan
+
+
+def test_alignment_and_uniformity_equal_their_loops():
+    a, b = HEALTHY[:7, :5], HEALTHY[7:14, :5]
+    x, y = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    assert alignment(a, b) == pytest.approx(sum(((p - q) ** 2).sum().item() for p, q in zip(x, y)) / 7, rel=1e-5)
+    pairs = [math.exp(-2 * ((x[i] - x[j]) ** 2).sum().item()) for i in range(7) for j in range(7) if i != j]
+    for chunk in (1, 3, 7, 100):
+        assert uniformity(a, chunk=chunk) == pytest.approx(math.log(sum(pairs) / len(pairs)), rel=1e-5)
+
+
+def test_readings_at_their_ends():
+    assert embedding_std(HEALTHY) == pytest.approx(1 / math.sqrt(D), rel=0.02)
+    assert embedding_std(CONSTANT) < 1e-5
+    assert alignment(HEALTHY, 3 * HEALTHY) == pytest.approx(0, abs=1e-6)
+    assert uniformity(CONSTANT) == pytest.approx(0, abs=1e-4)
+    assert uniformity(HEALTHY) == pytest.approx(-4, abs=0.2)
+    with pytest.raises(ValueError, match="at least two"):
+        uniformity(HEALTHY[:1])
+
+
+def test_all_readings_of_a_batch():
+    health = measure_health(view_a=HEALTHY, view_b=HEALTHY + 0.1, features=LINE)
+    assert (health.samples, health.dim) == (N, D)
+    assert health.spread == pytest.approx(1, rel=0.02)
+    assert health.as_dict().keys() == {
+        "embedding_std", "embedding_spread", "rank_me", "feature_rank_me", "uniformity", "alignment",
+    }  # fmt: skip
+    assert health.feature_rank_me == pytest.approx(1, abs=1e-3)
+    assert "alignment" not in measure_health(view_a=HEALTHY[:1]).as_dict()
+
+
+def test_a_healthy_run_is_not_commented():
+    assert say() == []
+    assert verdict([], [], chance=None, epoch=0) == []
+
+
+def test_a_loss_at_chance_is_told_with_the_numbers_and_a_cure():
+    (sentence,) = say(losses=[6.24, 6.25, 6.23], method="simclr")
+    assert "at chance (6.23 of 6.24 = ln(511)) for 3 epochs" in sentence
+    assert "usual cures: a lower learning rate" in sentence
+
+
+def test_only_the_last_epochs_in_a_row_count():
+    stuck, learning = [6.24] * 10, [5.0] * 10  # ten values an epoch
+    assert say(losses=stuck * 2, epochs=2) == []
+    assert say(losses=stuck * 2 + learning + stuck * 2, epochs=5) == []
+    assert say(losses=stuck * 4 + learning, epochs=5) == []
+    assert "for 4 epochs" in say(losses=learning + stuck * 4, epochs=5)[0]
+
+
+def test_a_resumed_run_counts_the_epochs_it_saw():
+    history = [measure_health(view_a=HEALTHY)] * 2
+    assert verdict(history, [6.24] * 20, chance=CHANCE, epoch=50) == []
+
+
+def test_a_part_of_an_epoch_is_not_three():
+    history = [measure_health(view_a=HEALTHY)] * 3
+    assert verdict(history, [6.24] * 20, chance=CHANCE, epoch=0.4) == []
+
+
+def test_a_method_without_a_chance_level_gets_no_sentence_about_its_loss():
+    assert say(losses=[2.0, 2.0, 2.0], chance=None, method="byol") == []
+
+
+def test_one_point_is_a_collapse():
+    (sentence,) = say(CONSTANT, method="byol")
+    assert "collapsed to a point" in sentence
+    assert "1/sqrt(64)" in sentence
+    assert "momentum closer to 1" in sentence
+    assert say(CONSTANT, epochs=2) == []
+
+
+def test_one_line_is_a_collapse_though_its_std_looks_healthy():
+    assert measure_health(view_a=LINE).spread > 0.5
+    (sentence,) = say(LINE)
+    assert "few directions: RankMe 1.0 of at most 64" in sentence
+
+
+def test_divergence_is_told_at_once():
+    (sentence,) = say(losses=[5.0, math.nan], epochs=1)
+    assert sentence.startswith("the loss is nan: the run has diverged")
+    broken = HEALTHY.clone()
+    broken[3, 4] = math.inf
+    (sentence,) = say(broken, epochs=1)
+    assert "nan or infinite" in sentence
