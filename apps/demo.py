@@ -1,0 +1,195 @@
+"""`surnia demo`: pretrain on pictures made from real drawings and photographs, and show what the backbone has learned."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from sklearn.manifold import TSNE
+from torch import Tensor, nn
+
+from apps.pretrain import diagnostics_section, loss_section
+from apps.recipes import load_recipe
+from apps.report import Page
+from apps.report.figures import bars, contact_sheet, embedding_map, neighbours
+from detection.data.scenes import CropSet, make_crops
+from sslcore.nn import build_backbone
+from sslcore.pretrain.data import ImageArray, iterate_eval
+from sslcore.pretrain.probes.features import embed
+from sslcore.pretrain.probes.knn import knn_accuracy, knn_predict
+from sslcore.pretrain.probes.linear import linear_probe
+from sslcore.pretrain.recipe import Recipe
+from sslcore.pretrain.run import Outcome, pretrain
+from sslcore.storage import RunDirectory
+
+TRAIN, TEST = 12_000, 2_500
+NEIGHBOURS = 20
+
+
+@dataclass
+class Scores:
+    """What one kind of features is worth on crops of drawings and photographs that were never trained on."""
+
+    name: str
+    knn: float
+    linear: float
+    train: Tensor
+    test: Tensor
+
+
+def run(run_dir: Path, *, command: list[str], seed: int = 0, steps: int | None = None) -> int:
+    """The demo from beginning to end; returns the process's exit code."""
+    console = Console()
+    began = time.perf_counter()
+    console.print("[bold]1/4[/] composing pictures: drawings on photographs (kept for the next time)")
+    train, test = make_crops("train", TRAIN, seed=seed), make_crops("test", TEST, seed=seed)
+
+    recipe, text = load_recipe("demo", Recipe, [f"--seed={seed}", *([f"--max_steps={steps}"] if steps else [])])
+    console.print(f"[bold]2/4[/] pretraining a small backbone on {len(train.images):,} crops, without their labels")
+    images, held_out = as_array(train), as_array(test)
+    with RunDirectory.create(run_dir, recipe=text, command=command, seed=seed) as directory:
+        outcome = pretrain(recipe, directory, images=images, probe_images=held_out)
+        directory.set_status("stopped" if outcome.stopped else "finished")
+        if outcome.stopped:
+            console.print(f"Stopped. What was trained so far is in {run_dir}; `surnia demo` starts anew.")
+            return 130
+
+        console.print("[bold]3/4[/] evaluating: raw pixels, the random network, the pretrained network")
+        scores = evaluate(outcome, images, held_out, recipe)
+        console.print("[bold]4/4[/] writing the report")
+        write_report(directory.path, recipe, outcome, scores, train, test, command)
+    show(console, scores, run_dir, time.perf_counter() - began)
+    return 0
+
+
+def as_array(crops: CropSet) -> ImageArray:
+    return ImageArray(torch.from_numpy(crops.images), torch.from_numpy(crops.labels), crops.classes)
+
+
+def evaluate(outcome: Outcome, train: ImageArray, test: ImageArray, recipe: Recipe) -> list[Scores]:
+    """kNN and linear accuracy of three kinds of features; the random network is the very one that training started from."""
+    torch.manual_seed(recipe.seed)
+    untrained = build_backbone(
+        recipe.backbone.name, stem=recipe.backbone.stem, width=recipe.backbone.width, in_channels=train.channels
+    )
+    networks = {
+        "raw pixels": nn.Flatten(),
+        "random network": untrained,
+        f"pretrained ({recipe.method.name})": outcome.module.method.encoder,
+    }
+    scores = []
+    for name, network in networks.items():
+        train_features, train_labels = features_of(network, train, outcome)
+        test_features, test_labels = features_of(network, test, outcome)
+        split = (train_features, train_labels, test_features, test_labels)
+        knn = knn_accuracy(*split, k=NEIGHBOURS, temperature=0.07, classes=len(train.classes))
+        linear = linear_probe(*split, classes=len(train.classes), seed=recipe.seed)
+        scores.append(Scores(name, knn, linear.top1, train_features, test_features))
+    return scores
+
+
+def features_of(network: nn.Module, images: ImageArray, outcome: Outcome) -> tuple[Tensor, Tensor]:
+    view, device = outcome.module.eval_view, next(outcome.module.parameters()).device
+    features, labels, _ = embed(network.to(device), iterate_eval(images, view, batch_size=500, device=device), device)
+    return features, labels
+
+
+def write_report(
+    run_dir: Path,
+    recipe: Recipe,
+    outcome: Outcome,
+    scores: list[Scores],
+    train: CropSet,
+    test: CropSet,
+    command: list[str],
+) -> None:
+    pixels, random, pretrained = scores
+    page = Page(
+        title="Surnia demo: a backbone that learned from unlabelled pictures",
+        lead=f"A network of {sum(p.numel() for p in outcome.module.method.encoder.parameters()):,} weights looked at "
+        f"{len(train.images):,} unlabelled crops for {outcome.steps:,} steps, then had to tell {len(test.classes)} kinds of "
+        "things apart in drawings and photographs that it had never seen.",
+        footer=f"Seed {recipe.seed}. {outcome.images_per_second:,.0f} images a second. Run directory: {run_dir}. "
+        f"Command: {' '.join(command)}. Drawings: Kenney (kenney.nl), CC0. Photographs: scikit-image and scikit-learn.",
+    )
+    page.section("Does it know more than before?")
+    page.table(
+        ["features", "kNN accuracy", "linear accuracy"],
+        [[s.name, f"{s.knn:.3f}", f"{s.linear:.3f}"] for s in scores],
+        best=2,
+        note=f"Share of {len(test.images):,} held-out crops whose class is named rightly. kNN: {NEIGHBOURS} weighted "
+        "neighbours among the training crops. Linear: logistic regression on the frozen features. Labels serve only this.",
+    )
+    kinds = {s.name: [s.knn, s.linear] for s in scores}
+    page.figures((bars(["kNN", "linear"], kinds, y="accuracy"), "The same numbers as bars."))
+
+    page.section("What it looked at")
+    rng = np.random.default_rng(recipe.seed)
+    shown = rng.choice(len(train.images), 64, replace=False)
+    page.figures((contact_sheet(train.images[shown], 16), "Training crops: pasted drawings on photographs, no labels."))
+
+    page.section("How training went")
+    loss_section(page, outcome.module, outcome)
+    if outcome.health:
+        diagnostics_section(page, outcome)
+
+    page.section("Nearest neighbours")
+    page.text(
+        "Left, a held-out crop; right, the training crops nearest to it. Framed in green: the same class. The random "
+        "network matches colours and backgrounds, the pretrained one matches things."
+    )
+    queries = one_per_class(test, rng, count=10)
+    page.figures(
+        *((neighbour_figure(s, train, test, queries), f"Eight nearest neighbours by {s.name}.") for s in scores[1:])
+    )
+
+    page.section("A map of the held-out crops")
+    chosen = rng.choice(len(test.images), min(1500, len(test.images)), replace=False)
+    points = TSNE(init="pca", random_state=recipe.seed, perplexity=30).fit_transform(
+        nn.functional.normalize(pretrained.test[chosen], dim=1).numpy()
+    )
+    caption = "t-SNE of the pretrained features; colours and names are the classes, which training never saw."
+    page.figures((embedding_map(points, test.labels[chosen], test.classes), caption))
+
+    page.section("With your own pictures")
+    page.code(next_commands(run_dir))
+    page.write(run_dir / "report.html")
+
+
+def one_per_class(crops: CropSet, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Indices of one crop each of `count` classes."""
+    classes = rng.choice(np.unique(crops.labels), count, replace=False)
+    return np.array([rng.choice(np.flatnonzero(crops.labels == c)) for c in classes])
+
+
+def neighbour_figure(scores: Scores, train: CropSet, test: CropSet, queries: np.ndarray) -> Any:
+    bank = nn.functional.normalize(scores.train, dim=1)
+    nearest = (nn.functional.normalize(scores.test[queries], dim=1) @ bank.t()).topk(8).indices.numpy()
+    right = train.labels[nearest] == test.labels[queries][:, None]
+    return neighbours(test.images[queries], train.images[nearest], right, scores.name)
+
+
+def next_commands(run_dir: Path) -> str:
+    return (
+        "surnia doctor --data DIR                     # look at a folder of images, get a recipe for it\n"
+        "surnia pretrain surnia.yaml --run runs/mine  # train on it\n"
+        "surnia evaluate linear runs/mine --data DIR  # if some have labels (class folders)\n"
+        "surnia export runs/mine --to torchvision --out backbone.safetensors"
+    )
+
+
+def show(console: Console, scores: list[Scores], run_dir: Path, seconds: float) -> None:
+    table = Table(title="Accuracy on held-out crops", title_justify="left")
+    table.add_column("features")
+    table.add_column("kNN", justify="right")
+    table.add_column("linear", justify="right")
+    for s in scores:
+        table.add_row(s.name, f"{s.knn:.3f}", f"{s.linear:.3f}")
+    console.print(table)
+    console.print(f"Report: {run_dir / 'report.html'}   ({seconds / 60:.1f} minutes)", soft_wrap=True, highlight=False)
+    console.print("\nWith your own pictures:", highlight=False)
+    console.print(next_commands(run_dir), soft_wrap=True, highlight=False)

@@ -1,0 +1,150 @@
+"""`surnia pretrain`: a run from a recipe, its report, and what to type next."""
+
+import math
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from apps.report import Page
+from apps.report.figures import curve
+from sslcore.pretrain.loop import Pretraining
+from sslcore.pretrain.recipe import Recipe
+from sslcore.pretrain.run import Outcome, build, is_first_process, pretrain
+from sslcore.storage import RunDirectory
+
+DRY_STEPS = 5
+
+
+def run(recipe: Recipe, *, run_dir: Path, recipe_text: str, command: list[str], resume: bool, dry_run: bool) -> int:
+    """Train in `run_dir`; returns the process's exit code, 130 after a signal."""
+    if dry_run:
+        return rehearse(recipe)
+    if not is_first_process():  # the first process alone writes
+        return 130 if pretrain(recipe, None, quiet=True).stopped else 0
+
+    opened = (
+        RunDirectory.open(run_dir)
+        if resume
+        else RunDirectory.create(run_dir, recipe=recipe_text, command=command, seed=recipe.seed)
+    )
+    with opened as directory:
+        outcome = pretrain(recipe, directory, resume=resume)
+        directory.set_status("stopped" if outcome.stopped else "finished")
+        if not outcome.stopped:
+            write_report(recipe, outcome, directory.path)
+    summarise(outcome, run_dir)
+    return 130 if outcome.stopped else 0
+
+
+def summarise(outcome: Outcome, run_dir: Path) -> None:
+    console = Console()
+    if outcome.stopped:
+        console.print(f"Stopped with a checkpoint at {outcome.checkpoint}. Go on with:", soft_wrap=True)
+        console.print(f"  surnia pretrain --resume {run_dir}", soft_wrap=True, highlight=False)
+        return
+    console.print(f"{outcome.steps} steps at {outcome.images_per_second:,.0f} images/s.", highlight=False)
+    if outcome.knn:
+        console.print(f"kNN accuracy {outcome.knn[-1][1]:.3f} after epoch {outcome.knn[-1][0]:.1f}", highlight=False)
+    console.print(f"Report: {run_dir / 'report.html'}\nNext:", soft_wrap=True, highlight=False)
+    console.print(f"  surnia evaluate knn {run_dir} --data DIR", soft_wrap=True, highlight=False)
+    console.print(
+        f"  surnia export {run_dir} --to torchvision --out backbone.safetensors", soft_wrap=True, highlight=False
+    )
+
+
+def write_report(recipe: Recipe, outcome: Outcome, run_dir: Path) -> None:
+    """`report.html` of a run: curves, diagnostics, and the recipe that made them."""
+    page = Page(
+        title=f"Pretraining: {recipe.method.name} on {recipe.data.path or recipe.data.kind}",
+        lead=f"{outcome.steps} optimiser steps of {recipe.batch_size * recipe.accumulate} images, "
+        f"{outcome.images_per_second:,.0f} images a second, seed {recipe.seed}.",
+        footer=f"Run directory {run_dir}. The resolved recipe is recipe.yaml beside this page.",
+    )
+    page.section("Loss")
+    loss_section(page, outcome.module, outcome)
+    if outcome.knn:
+        page.section("Nearest neighbours' accuracy")
+        page.figures((curve(outcome.knn, x="epoch", y="kNN accuracy", marked=True), "Weighted kNN on held-out images."))
+    if outcome.health:
+        page.section("Diagnostics")
+        diagnostics_section(page, outcome)
+    page.write(run_dir / "report.html")
+
+
+def loss_section(page: Page, module: Pretraining, outcome: Outcome) -> None:
+    chance = module.method.chance(module.recipe.batch_size).get("loss")
+    level = (chance, f"chance {chance:.2f}") if chance is not None else None
+    caption = "Mean training loss."
+    if level:
+        caption += " The dashed line is its value when embeddings carry no information."
+    page.figures((curve(outcome.losses, x="step", y="loss", level=level), caption))
+
+
+def diagnostics_section(page: Page, outcome: Outcome) -> None:
+    """Std, RankMe, alignment and uniformity over the epochs; what they can tell and what not."""
+    health = outcome.health
+    dim = health[-1].dim
+    std = [(i + 1, h.std) for i, h in enumerate(health)]
+    rank = [(i + 1, h.rank_me) for i, h in enumerate(health)]
+    alignment = [(i + 1, h.alignment) for i, h in enumerate(health)]
+    uniformity = [(i + 1, h.uniformity) for i, h in enumerate(health)]
+    ideal = 1 / math.sqrt(dim)
+    page.text(
+        "They show whether embeddings have collapsed, not how good they are: only an evaluation with labels tells that."
+    )
+    page.figures(
+        (
+            curve(std, x="epoch", y="std", level=(ideal, f"1/sqrt(d) = {ideal:.3f}"), marked=True, bottom=0),
+            "Standard deviation of the normalised embeddings: near 1/sqrt(d) when they use the sphere, near 0 when collapsed.",
+        ),
+        (curve(rank, x="epoch", y="RankMe", marked=True, bottom=0), "Effective rank of the backbone's features."),
+        (curve(alignment, x="epoch", y="alignment", marked=True), "Mean squared distance of two views of an image."),
+        (curve(uniformity, x="epoch", y="uniformity", marked=True), "Log of the mean Gaussian potential; lower is more even."),
+    )
+
+
+def rehearse(recipe: Recipe) -> int:
+    """`--dry-run`: build everything, run a few steps, say what the whole run would take. Writes nothing."""
+    short = recipe.model_copy(update={"max_steps": DRY_STEPS, "diagnostics": False, "probe": _no_probe(recipe)})
+    module = build(recipe)
+    plan = module.plan
+    began = time.perf_counter()
+    outcome = pretrain(short, None, quiet=True)
+    seconds = time.perf_counter() - began
+    warm_rate = outcome.images_per_second
+    total = plan.batches * recipe.batch_size
+
+    table = Table(title="Dry run: nothing was written", show_header=False, title_justify="left")
+    table.add_row("images", f"{len(module.images):,}")
+    table.add_row("parameters of the backbone", f"{sum(p.numel() for p in module.method.encoder.parameters()):,}")
+    table.add_row("trained parameters", f"{sum(p.numel() for p in module.method.parameters() if p.requires_grad):,}")
+    table.add_row("steps", f"{plan.updates:,} ({plan.steps_per_epoch:,} batches an epoch)")
+    table.add_row("learning rate", f"{recipe.learning_rate:g}")
+    table.add_row(f"loss of the first {DRY_STEPS} steps", f"{outcome.losses[-1][1]:.3f}")
+    table.add_row("memory", memory())
+    table.add_row("rate", f"about {warm_rate:,.0f} images/s (from {seconds:.1f} s, the first steps' slowness included)")
+    table.add_row("time for the run", f"about {duration(total / warm_rate)}")
+    Console().print(table)
+    return 0
+
+
+def _no_probe(recipe: Recipe) -> object:
+    return recipe.probe.model_copy(update={"every_epochs": 0})
+
+
+def memory() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the GPU at the peak"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return f"{peak / 2**30:.2f} GiB at the peak"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,231 @@
+"""What watches a run: progress for a person, metrics for a file, a kNN probe, and diagnostics that speak up."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from sslcore.errors import DataError, SurniaError
+from sslcore.pretrain.data import iterate_eval
+from sslcore.pretrain.diagnostics import Health, measure_health, verdict
+from sslcore.pretrain.loop import Images, Pretraining
+from sslcore.pretrain.method import Batch
+from sslcore.pretrain.probes.knn import knn_accuracy
+from sslcore.pretrain.recipe import ProbeSettings
+from sslcore.storage import RunDirectory
+
+Say = Callable[[str], None]
+
+
+class Meter(pl.Callback):
+    """Loss, rate and learning rate: to the metrics file and the logger every `every` updates, to a person all the time.
+
+    The loss is added up on the device and read only when it is written, so that the device never waits for the host.
+    """
+
+    def __init__(self, run: RunDirectory | None, *, every: int = 20, quiet: bool = False) -> None:
+        self.run = run
+        self.every = every
+        self.quiet = quiet
+        self.losses: list[tuple[int, float]] = []
+        self.first_step = 0
+        self._sums: dict[str, Tensor] = {}
+        self._batches = 0
+        self._since = time.perf_counter()
+        self._display: Display | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._since = time.perf_counter()
+        self.first_step = trainer.global_step
+        if trainer.is_global_zero and not self.quiet:
+            self._display = Display(pl_module.plan.updates, done=trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        for name, value in outputs["terms"].items():
+            self._sums[name] = self._sums.get(name, 0) + value
+        self._batches += 1
+        updates, accumulate = trainer.global_step, pl_module.recipe.accumulate
+        if (batch.step + 1) % accumulate or not (updates % self.every == 0 or updates == pl_module.plan.updates):
+            return
+
+        values = {name: float(total) / self._batches for name, total in self._sums.items()}
+        now = time.perf_counter()
+        rate = self._batches * pl_module.recipe.batch_size / (now - self._since)
+        self._sums, self._batches, self._since = {}, 0, now
+        epoch = (batch.step + 1) / pl_module.plan.steps_per_epoch
+        check_finite(values, updates, epoch)
+        self.losses.append((updates, values["loss"]))
+        record = {**values, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate}
+        log(trainer, self.run, updates, epoch=epoch, **record)
+        if self._display:
+            self._display.update(updates, values["loss"], rate, epoch)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._display:
+            self._display.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if self._display:
+            self._display.close()
+
+
+def check_finite(values: dict[str, float], updates: int, epoch: float) -> None:
+    bad = [name for name, value in values.items() if value != value or abs(value) == float("inf")]
+    if bad:
+        raise SurniaError(
+            f"{bad[0]} is {values[bad[0]]} before step {updates} (epoch {epoch:.1f}): lower optimizer.lr, lengthen "
+            "optimizer.warmup_epochs, or use precision 32; the last checkpoint is from before and can be resumed"
+        )
+
+
+def log(trainer: pl.Trainer, run: RunDirectory | None, step: int, **values: float) -> None:
+    """One line of the metrics file, and the same for TensorBoard."""
+    if run is not None and trainer.is_global_zero:
+        run.log_metrics(step, **values)
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(values, step=step)
+
+
+class Display:
+    """A progress bar where there is a terminal, a line every `seconds` where there is none."""
+
+    def __init__(self, total: int, *, done: int, seconds: float = 10.0) -> None:
+        self.total = total
+        self.seconds = seconds
+        self._said = time.perf_counter()
+        self._start, self._first = time.perf_counter(), done
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("[bold]pretraining"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
+                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True),
+            )  # fmt: skip
+            self._task = self._bar.add_task("", total=total, completed=done, text="")
+            self._bar.start()
+
+    def update(self, done: int, loss: float, rate: float, epoch: float) -> None:
+        text = f"epoch {epoch:.1f}  loss {loss:.3f}  {rate:,.0f} images/s"
+        if self._bar:
+            self._bar.update(self._task, completed=done, text=text)
+            return
+        now = time.perf_counter()
+        if now - self._said >= self.seconds or done == self.total:
+            self._said = now
+            left = (now - self._start) / max(1, done - self._first) * (self.total - done)
+            print(f"step {done}/{self.total}  {text}  {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.stop()
+
+
+class EpochCallback(pl.Callback):
+    """Base of what happens every few epochs, after the optimiser step that completes the epoch."""
+
+    every_epochs = 1
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        done, plan = batch.step + 1, pl_module.plan
+        epochs, rest = divmod(done, plan.steps_per_epoch)
+        last = done == plan.batches
+        if self.every_epochs and (last or (rest == 0 and epochs % self.every_epochs == 0)):
+            training = pl_module.method.training
+            pl_module.method.eval()
+            with torch.no_grad():
+                self.at_epoch(trainer, pl_module, batch, done / plan.steps_per_epoch)
+            pl_module.method.train(training)
+
+    def at_epoch(self, trainer: pl.Trainer, module: Pretraining, batch: Batch, epoch: float) -> None:
+        raise NotImplementedError
+
+
+class KNNProbe(EpochCallback):
+    """Weighted kNN accuracy of the backbone on labelled images: bank from the training set, queries from another split.
+
+    Runs on the first process; the others wait at the next exchange. Leaves off as soon as the run is asked to stop.
+    """
+
+    def __init__(
+        self, bank: Images, queries: Images, settings: ProbeSettings, run: RunDirectory | None, stop: Callable[[], bool]
+    ) -> None:
+        self.every_epochs = settings.every_epochs
+        self.bank, self.queries = bank, queries
+        self.settings = settings
+        self.run = run
+        self.stop = stop
+        self.history: list[tuple[float, float]] = []
+
+    def at_epoch(self, trainer: pl.Trainer, module: Pretraining, batch: Batch, epoch: float) -> None:
+        if not trainer.is_global_zero:
+            return
+        bank, queries = self.embed(module, self.bank), self.embed(module, self.queries)
+        if bank is None or queries is None:
+            return
+        accuracy = knn_accuracy(
+            *bank, *queries, k=min(self.settings.neighbours, len(bank[0])), temperature=self.settings.temperature,
+            classes=len(self.bank.classes),
+        )  # fmt: skip
+        self.history.append((epoch, accuracy))
+        log(trainer, self.run, trainer.global_step, epoch=epoch, knn_accuracy=accuracy)
+
+    def embed(self, module: Pretraining, images: Images) -> tuple[Tensor, Tensor] | None:
+        """Features and labels of at most `limit` images, evenly spread; None if asked to stop meanwhile."""
+        count = min(len(images), self.settings.limit)
+        chosen = [i * len(images) // count for i in range(count)]
+        features, labels = [], []
+        for views, batch_labels, _ in iterate_eval(
+            images, module.eval_view, batch_size=512, device=module.device,
+            workers=module.recipe.data.workers, ids=chosen,
+        ):  # fmt: skip
+            if self.stop():
+                return None
+            features.append(module.method.encoder(views).float())
+            labels.append(batch_labels)
+        if not features:
+            raise DataError("none of the probe's images can be read; set probe.every_epochs to 0 to go without")
+        return torch.cat(features), torch.cat(labels)
+
+
+class Watch(EpochCallback):
+    """Measures the health of the embeddings each epoch, and says in words when a run sits at chance or collapses."""
+
+    def __init__(self, run: RunDirectory | None, meter: Meter, say: Say, *, limit: int = 1024) -> None:
+        self.run = run
+        self.meter = meter
+        self.say = say
+        self.limit = limit
+        self.history: list[Health] = []
+        self._said: set[str] = set()
+
+    def at_epoch(self, trainer: pl.Trainer, module: Pretraining, batch: Batch, epoch: float) -> None:
+        if not trainer.is_global_zero:
+            return
+        health = self.measure(module, batch)
+        self.history.append(health)
+        log(trainer, self.run, trainer.global_step, epoch=epoch, **health.as_dict())
+        chance = module.method.chance(module.recipe.batch_size)
+        losses = [loss for _, loss in self.meter.losses]
+        for sentence in verdict(self.history, losses, chance=chance.get("loss"), epoch=epoch):
+            kind = sentence.split(":")[0]
+            if kind not in self._said:  # once is enough
+                self._said.add(kind)
+                self.say(sentence)
+
+    def measure(self, module: Pretraining, batch: Batch) -> Health:
+        """On the two full-size views of the batch just trained on: at most `limit` images, in eval mode."""
+        view_a, view_b = (view[: self.limit] for view in batch.views[:2])
+        return measure_health(
+            features=module.method.encoder(view_a).float(),
+            view_a=module.method.embed(view_a).float(),
+            view_b=module.method.embed(view_b).float(),
+        )

@@ -1,0 +1,71 @@
+"""When checkpoints are written, and how: Lightning's dictionary in the folders of `sslcore.storage`."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.io import CheckpointIO
+
+from sslcore.errors import CheckpointError
+from sslcore.pretrain.method import Batch
+from sslcore.storage import StopSignals, load_checkpoint, prune_checkpoints, save_checkpoint
+
+
+class FolderCheckpoints(CheckpointIO):
+    """Checkpoints without pickle: tensors as safetensors, the rest as JSON, hashes written last."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        train = dict(checkpoint)
+        save_checkpoint(Path(path), model=train.pop("state_dict"), info=train.pop("surnia"), train=train)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
+        loaded = load_checkpoint(Path(path))
+        return {**loaded.train, "state_dict": loaded.model, "surnia": loaded.info}
+
+    def remove_checkpoint(self, path: Any) -> None:
+        raise CheckpointError("checkpoints are pruned by Surnia alone, after the newest one has verified")
+
+
+class Checkpoints(pl.Callback):
+    """Saves every `every` optimiser steps, at each epoch's end, at the end of the run, and when a signal asks to stop.
+
+    Signals only set a flag; this polls it after each batch, and all processes agree before any of them stops. A run stops
+    between optimiser steps, never inside an accumulation, because gradients are not saved.
+    """
+
+    def __init__(self, folder: Path, *, every: int, keep: int, signals: StopSignals) -> None:
+        self.folder = folder
+        self.every = every
+        self.keep = keep
+        self.signals = signals
+        self.stopped = False
+        self.saved: Path | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        done = batch.step + 1
+        plan, accumulate = pl_module.plan, pl_module.recipe.accumulate
+        if done % accumulate:
+            return
+        stop = self.signals.received is not None
+        if trainer.world_size > 1:
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        # An epoch that ends inside an accumulation is saved at the optimiser step that completes it.
+        epoch_ended = done // plan.steps_per_epoch > (done - accumulate) // plan.steps_per_epoch
+        if stop or epoch_ended or done == plan.batches or trainer.global_step % self.every == 0:
+            self.save(trainer, outputs["loss"])
+        if stop:
+            self.stopped = True
+            trainer.should_stop = True
+
+    def save(self, trainer: pl.Trainer, loss: torch.Tensor) -> None:
+        if not bool(torch.isfinite(loss)):  # the sound checkpoint before it is worth more
+            return
+        path = self.folder / f"step-{trainer.global_step:08d}"
+        if path != self.saved:  # a folder of that name may be there all the same, and damaged: it is replaced
+            trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            prune_checkpoints(self.folder, keep=self.keep)
+        self.saved = path

@@ -1,0 +1,244 @@
+"""`pretrain`: from a recipe to a run directory with checkpoints, metrics and a backbone."""
+
+import contextlib
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+
+from sslcore.augment import EvalView, RandomView, ViewSpec
+from sslcore.errors import ConfigError, DataError
+from sslcore.nn import build_backbone
+from sslcore.pretrain.backbones import load_backbone
+from sslcore.pretrain.callbacks import KNNProbe, Meter, Say, Watch
+from sslcore.pretrain.checkpoints import Checkpoints, FolderCheckpoints
+from sslcore.pretrain.data import open_images
+from sslcore.pretrain.diagnostics import Health
+from sslcore.pretrain.loop import Images, Pretraining
+from sslcore.pretrain.methods import build_method
+from sslcore.pretrain.recipe import PCLSettings, Recipe, ViewSettings
+from sslcore.storage import RunDirectory, StopSignals, newest_checkpoint
+
+PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+@dataclass
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        module: the trained module; `module.method.encoder` is the backbone.
+        stopped: a signal ended the run early.
+        steps, images_per_second: optimiser steps done in this process, and the rate over all of them.
+        losses: (step, loss) pairs of this process.
+        knn: (epoch, accuracy) pairs of the probe, if the data has labels.
+        health: diagnostics epoch by epoch.
+        checkpoint: the newest one.
+    """
+
+    module: Pretraining
+    stopped: bool
+    steps: int
+    images_per_second: float
+    losses: list[tuple[int, float]]
+    knn: list[tuple[float, float]]
+    health: list[Health]
+    checkpoint: Path | None
+
+
+def build(recipe: Recipe, images: Images | None = None) -> Pretraining:
+    """The module that a recipe describes: data opened, networks made from the recipe's seed.
+
+    Args:
+        recipe: see `sslcore.pretrain.recipe`.
+        images: used in place of what `recipe.data` names.
+
+    Raises:
+        DataError: the data cannot be used, or does not fit the method.
+        ConfigError: the recipe does not fit the data or this machine.
+    """
+    images = images if images is not None else open_images(recipe.data, split="train")
+    check_fit(recipe, images)
+    torch.manual_seed(recipe.seed)
+    backbone_settings = recipe.backbone
+    encoder = build_backbone(
+        backbone_settings.name, stem=backbone_settings.stem, width=backbone_settings.width, in_channels=images.channels
+    )
+    if backbone_settings.weights:
+        encoder.load_state_dict(load_backbone(backbone_settings.weights).backbone.state_dict())
+    size = recipe.views[0].size
+    description = {
+        "method": recipe.method.name,
+        "backbone": backbone_settings.model_dump(mode="json"),
+        "in_channels": images.channels,
+        "mean": list(images.mean),
+        "std": list(images.std),
+        "size": size,
+    }
+    views = [random_view(settings, images) for settings in recipe.views for _ in range(settings.count)]
+    eval_view = EvalView(size=size, mean=images.mean, std=images.std, resize=eval_resize(size))
+    return Pretraining(build_method(recipe.method, encoder), images, recipe, views, eval_view, description)
+
+
+def random_view(settings: ViewSettings, images: Images) -> RandomView:
+    return RandomView(ViewSpec(**settings.model_dump(exclude={"count"})), mean=images.mean, std=images.std)
+
+
+def eval_resize(size: int) -> int:
+    """Short side before the centre crop: 256 for 224 as everyone does; small images are shown whole."""
+    return round(size * 256 / 224) if size >= 96 else size
+
+
+def check_fit(recipe: Recipe, images: Images) -> None:
+    """Everything about recipe, data and machine that can be known before the first step. All problems at once."""
+    method, problems = recipe.method, []
+    if len(images) < recipe.batch_size:
+        raise DataError(
+            f"{recipe.data.path or recipe.data.kind} holds {len(images)} images, fewer than one batch: set batch_size to "
+            f"{len(images)} or less"
+        )
+    if method.name == "supcon" and images.labels is None:
+        problems.append("method.name: supcon needs labels, and these images have none; put each class in a folder of its own")
+    if isinstance(method, PCLSettings) and max(method.clusters) >= len(images):
+        problems.append(f"method.clusters: {max(method.clusters)} clusters need more images than the {len(images)} there are")
+    if recipe.precision == "16" and not torch.cuda.is_available():
+        problems.append("precision: 16 needs a CUDA GPU, and there is none here; use bf16 or 32")
+    if recipe.sync_batchnorm and not torch.cuda.is_available():
+        problems.append("sync_batchnorm: needs CUDA GPUs, and there is none here; leave it false")
+    if recipe.devices != "auto" and recipe.batch_size % (recipe.devices * recipe.nodes):
+        problems.append(f"batch_size: {recipe.batch_size} does not divide among {recipe.devices * recipe.nodes} processes")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def is_first_process() -> bool:
+    """Before any process group exists: torchrun, Lightning and SLURM all tell the rank in the environment."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def pretrain(
+    recipe: Recipe,
+    run: RunDirectory | None = None,
+    *,
+    images: Images | None = None,
+    probe_images: Images | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    say: Say = lambda sentence: print(sentence, file=sys.stderr, flush=True),
+) -> Outcome:
+    """Train what the recipe says, and leave checkpoints, metrics and TensorBoard files in the run directory.
+
+    Args:
+        recipe: see `sslcore.pretrain.recipe`.
+        run: where it is written; None writes nothing.
+        images: training images in place of what `recipe.data` names.
+        probe_images: labelled images for the kNN probe, in place of the data set's own second split.
+        resume: continue from the newest sound checkpoint of `run`, exactly where it was.
+        quiet: no progress display.
+        say: gets the diagnostics' sentences.
+
+    Raises:
+        SurniaError: what went wrong and what to do about it.
+    """
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    module = build(recipe, images)
+    run_path = Path(run.path) if run is not None else None
+    start = newest_checkpoint(run_path / "checkpoints", report=say) if resume and run_path else None
+
+    with StopSignals() as signals, silenced():
+        meter = Meter(run, quiet=quiet)
+        watch = Watch(run, meter, say)
+        probe = knn_probe(recipe, module.images, probe_images, run, stop=lambda: signals.received is not None)
+        callbacks: list[pl.Callback] = [meter, *([watch] if recipe.diagnostics else []), *([probe] if probe else [])]
+        saver = None
+        if run_path is not None:
+            saver = Checkpoints(
+                run_path / "checkpoints", every=recipe.checkpoint_every, keep=recipe.keep_checkpoints, signals=signals
+            )
+            callbacks.append(saver)  # last: what the others do belongs to the step that is saved
+        trainer = build_trainer(recipe, run_path, callbacks)
+        began = time.perf_counter()
+        trainer.fit(module, ckpt_path=str(start) if start else None)
+        seconds = time.perf_counter() - began
+
+    first = meter.first_step
+    return Outcome(
+        module=module,
+        stopped=saver is not None and saver.stopped,
+        steps=trainer.global_step - first,
+        images_per_second=(trainer.global_step - first) * recipe.accumulate * recipe.batch_size / seconds,
+        losses=meter.losses,
+        knn=probe.history if probe else [],
+        health=watch.history,
+        checkpoint=saver.saved if saver else None,
+    )
+
+
+def build_trainer(recipe: Recipe, run: Path | None, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """A Lightning trainer that leaves data, checkpoints, progress and signals to us."""
+    on_gpu = torch.cuda.is_available()
+    processes = (torch.cuda.device_count() if on_gpu else 1) if recipe.devices == "auto" else recipe.devices
+    strategy: Any = "auto"
+    if processes * recipe.nodes > 1:
+        # Buffers are queues and running statistics: every process computes them itself, none need be sent each step.
+        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    return pl.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=processes,
+        num_nodes=recipe.nodes,
+        strategy=strategy,
+        precision=PRECISION[recipe.precision],
+        max_epochs=1,
+        accumulate_grad_batches=recipe.accumulate,
+        sync_batchnorm=recipe.sync_batchnorm,
+        use_distributed_sampler=False,
+        callbacks=callbacks,
+        plugins=[FolderCheckpoints()],
+        logger=TensorBoardLogger(run, name="tensorboard", version="") if run is not None else False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def knn_probe(
+    recipe: Recipe, images: Images, queries: Images | None, run: RunDirectory | None, stop: Callable[[], bool]
+) -> KNNProbe | None:
+    """The probe, if the images have labels and there is a second split to ask about."""
+    if images.labels is None or not recipe.probe.every_epochs:
+        return None
+    if queries is None:
+        try:
+            queries = open_images(recipe.data, split="validation" if recipe.data.validation else "test")
+        except DataError:  # a plain folder has one split
+            return None
+    if queries.labels is None:
+        return None
+    return KNNProbe(images, queries, recipe.probe, run, stop)
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Without Lightning's advice about logging intervals, workers and eval mode: those matters are settled here."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
