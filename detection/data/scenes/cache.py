@@ -1,0 +1,70 @@
+"""Folders that are made once and used again: where they lie, and how a damaged one is noticed.
+
+A cached folder carries `manifest.json`: what was asked for, the SHA-256 of every file, and one hash over all of them. A
+folder whose files do not match is made anew, never used.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sslcore.errors import CheckpointError, DataError
+from sslcore.storage import files
+
+MANIFEST = "manifest.json"
+
+
+def cache_folder() -> Path:
+    """Where Surnia keeps what it made or fetched: `$SURNIA_CACHE`, else `~/.cache/surnia`."""
+    named = os.environ.get("SURNIA_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "surnia"
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def manifest_of(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of the files now in `folder`, made for `request`."""
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    files = {name: file_sha256(folder / name) for name in names if name != MANIFEST}
+    return {"request": dict(request), "files": files, "hash": digest(files)}
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a folder whose every file matches it; None if anything is missing, added or changed."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest == manifest_of(folder, manifest["request"]):
+            return manifest
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def build_folder(target: Path, request: Mapping[str, Any], build: Callable[[Path], None]) -> dict[str, Any]:
+    """Let `build` fill a temporary folder beside `target`, add the manifest, and move it into place in one step.
+
+    A folder already at `target` is replaced. Returns the manifest. Raises DataError if the place cannot be written.
+    """
+    try:
+        files.make_folder(target.parent)
+        with files.new_folder(target) as temporary:
+            build(temporary)
+            manifest = manifest_of(temporary, request)
+            files.write_json(temporary / MANIFEST, manifest)
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"could not write {target} ({reason}): free some space or choose another folder") from error
+    return manifest
