@@ -1,10 +1,11 @@
 """The schema of a pretraining recipe: types, defaults and meanings of every setting, in one place.
 
 A recipe names only what is listed here: methods, backbones, data sets and optimisers are closed sets of literals, so a
-recipe cannot make Surnia import anything. Nothing heavy is imported either, which is why a wrong recipe is told at once.
+recipe cannot make Surnia import anything. Nothing heavy is imported either, so that a wrong recipe is told at once.
 The text under a field is its help on the command line.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +14,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+Widths = Annotated[list[Count], Field(min_length=1)]
 
 
 class Settings(BaseModel):
@@ -34,12 +36,12 @@ class MoCoSettings(Settings):
     """Weight of the old momentum encoder."""
     queue: Count = 65536
     """Keys kept as negatives."""
-    projector: list[Count] = [2048, 128]
+    projector: Widths = [2048, 128]
     """Widths of the projection head's layers after the backbone; one number is v1's linear head."""
     symmetric: bool = False
     """Each view is once the query and once the key (twice the work a step)."""
     norm_splits: Count = 1
-    """Batch norm statistics over this many parts of the batch, keys shuffled between them: v1's shuffling BN on one device."""
+    """Batch norm statistics over this many parts of the batch, keys shuffled between them: shuffling BN on one device."""
 
 
 class SimCLRSettings(Settings):
@@ -48,7 +50,7 @@ class SimCLRSettings(Settings):
     name: Literal["simclr"] = "simclr"
     temperature: Positive = 0.1
     """Softmax temperature."""
-    projector: list[Count] = [2048, 128]
+    projector: Widths = [2048, 128]
     """Widths of the projection head's layers."""
 
 
@@ -58,7 +60,7 @@ class SupConSettings(Settings):
     name: Literal["supcon"] = "supcon"
     temperature: Positive = 0.1
     """Softmax temperature."""
-    projector: list[Count] = [2048, 128]
+    projector: Widths = [2048, 128]
     """Widths of the projection head's layers."""
     form: Literal["out", "in"] = "out"
     """Where the mean over positives stands: outside the logarithm (the paper's choice) or inside."""
@@ -70,9 +72,9 @@ class BYOLSettings(Settings):
     name: Literal["byol"] = "byol"
     momentum: Fraction = 0.99
     """Weight of the old momentum encoder at the start; rises to 1 along a cosine."""
-    projector: list[Count] = [4096, 256]
+    projector: Widths = [4096, 256]
     """Widths of the projection head's layers."""
-    predictor: list[Count] = [4096, 256]
+    predictor: Widths = [4096, 256]
     """Widths of the prediction head's layers; the last must equal the projector's last."""
 
     @model_validator(mode="after")
@@ -96,7 +98,7 @@ class SwAVSettings(Settings):
     """Row and column normalisations."""
     prototypes: Count = 3000
     """Learned prototypes."""
-    projector: list[Count] = [2048, 128]
+    projector: Widths = [2048, 128]
     """Widths of the projection head's layers."""
     queue: Annotated[int, Field(ge=0)] = 0
     """Features a code view that are kept to balance small batches; 0 for none."""
@@ -116,9 +118,9 @@ class PCLSettings(Settings):
     """Weight of the old momentum encoder."""
     queue: Count = 16384
     """Keys kept as negatives."""
-    clusters: list[Annotated[int, Field(ge=2)]] = [25000, 50000, 100000]
+    clusters: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = [25000, 50000, 100000]
     """Numbers of clusters: one k-means each; every one smaller than the data set."""
-    projector: list[Count] = [2048, 128]
+    projector: Widths = [2048, 128]
     """Widths of the projection head's layers."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 20
     """Epochs of the instance term alone before the first clustering."""
@@ -138,7 +140,7 @@ class BackboneSettings(Settings):
     """The network whose features are wanted."""
 
     name: Literal["resnet18", "resnet34", "resnet50", "tiny", "pixel_encoder"] = "resnet50"
-    """torchvision's ResNets; `tiny`, a residual network for CPU work; `pixel_encoder`, the four convolutions of CURL."""
+    """torchvision's ResNets; `tiny`, residual, for CPU work; `pixel_encoder`, the four convolutions of CURL."""
     stem: Literal["imagenet", "small"] = "imagenet"
     """`small`: 3x3 stride 1 and no max-pool, for images up to about 64 pixels. ResNets only."""
     width: Count = 32
@@ -155,9 +157,9 @@ class DataSettings(Settings):
     path: str = Field(default="")
     """Where it is. Nothing is downloaded."""
     size: Count | None = None
-    """Side that arrays of folder images are resized to when `hold` is `memory`; None keeps crops from the full image."""
+    """Side that folder images are resized to when `hold` is `memory`; null keeps crops from the full image."""
     hold: Literal["auto", "memory", "files"] = "auto"
-    """Keep all images as uint8 on the training device, or read files as they are needed; `auto`: memory if they fit."""
+    """Keep all images as uint8 on the training device, or read files as needed; `auto`: memory if they fit."""
     workers: Annotated[int, Field(ge=0)] = 4
     """Processes that read files."""
     worker_timeout: Positive = 120
@@ -182,18 +184,25 @@ class ViewSettings(Settings):
     ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
     """Range of the crop's aspect ratio."""
     flip: Fraction = 0.5
+    """Probability of mirroring left and right."""
     brightness: NonNegative = 0.4
+    """Strength: factors from 1 - x to 1 + x."""
     contrast: NonNegative = 0.4
+    """Strength: factors from 1 - x to 1 + x."""
     saturation: NonNegative = 0.4
+    """Strength: factors from 1 - x to 1 + x."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Strength: turns of the colour circle from -x to x."""
     jitter: Fraction = 0.8
     """Probability of the four changes of colour above."""
     grayscale: Fraction = 0.2
+    """Probability of losing all colour."""
     blur: Fraction = 0.0
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
     """Range of the blur's standard deviation, in pixels of a 224-pixel view; scaled with `size`."""
     solarize: Fraction = 0.0
+    """Probability of inverting all values above one half."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -210,6 +219,7 @@ class OptimizerSettings(Settings):
     """Optimiser and schedule: linear warm-up, then a cosine to `final_lr`, step by step."""
 
     name: Literal["sgd", "lars", "adamw"] = "sgd"
+    """SGD with momentum; LARS (You et al. 2017) for batches of thousands; AdamW."""
     lr: Positive = 0.03
     """Learning rate for a batch of `lr_batch`."""
     lr_batch: Annotated[int, Field(ge=0)] = 256
@@ -219,11 +229,13 @@ class OptimizerSettings(Settings):
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """AdamW's."""
     weight_decay: NonNegative = 1e-4
+    """Pull towards zero: added to the gradient by SGD and LARS, decoupled from it in AdamW."""
     exclude_norm_and_bias: bool = False
     """No weight decay (and no LARS scaling) for biases and normalisation."""
     trust: Positive = 0.001
     """LARS's trust coefficient."""
     warmup_epochs: NonNegative = 0.0
+    """Epochs over which the rate rises from 0."""
     final_lr: NonNegative = 0.0
     """Rate at the end of the cosine, before the scaling by batch size."""
 
@@ -232,9 +244,11 @@ class ProbeSettings(Settings):
     """Weighted kNN on labelled images while training runs; skipped when the data has no labels."""
 
     every_epochs: Annotated[int, Field(ge=0)] = 5
-    """0: never."""
+    """Epochs between two evaluations; 0: never."""
     neighbours: Count = 200
+    """Nearest labelled images that vote."""
     temperature: Positive = 0.07
+    """A neighbour's vote weighs exp(similarity / temperature)."""
     limit: Count = 20000
     """At most this many labelled images of each split."""
 
@@ -250,6 +264,7 @@ class Recipe(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     probe: ProbeSettings = ProbeSettings()
     epochs: Count = 200
+    """Passes over the images."""
     max_steps: Count | None = None
     """Stop after this many optimiser steps, whatever `epochs` says; schedules end there too."""
     batch_size: Count = 256
@@ -257,9 +272,11 @@ class Recipe(Settings):
     accumulate: Count = 1
     """Steps whose gradients are added up before the optimiser moves."""
     precision: Literal["32", "bf16", "16"] = "32"
+    """Numbers in the network's matrix products: float32, or mixed with bfloat16 or float16."""
     sync_batchnorm: bool = False
     """Batch norm statistics over all processes."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Determines initial weights, the order of the images and every random view."""
     devices: Literal["auto"] | Count = "auto"
     """Processes on this machine, one a device; `auto`: every GPU, or one process on the CPU."""
     nodes: Count = 1
@@ -275,18 +292,25 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        problems = list(self._misfits())
+        if problems:
+            # One line for each; the line begins with the setting it is about.
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _misfits(self) -> Iterator[str]:
         views = sum(view.count for view in self.views)
         if views < 2:
-            raise ValueError("views must add up to at least 2 views of an image: set `count: 2` or list two kinds")
-        if self.method.name in {"moco", "simclr", "supcon", "byol", "pcl"} and views != 2:
-            raise ValueError(f"{self.method.name} takes exactly 2 views of an image, not {views}; swav takes more")
-        if (self.views[0].size if self.views[0].count >= 2 else self.views[1].size) != self.views[0].size:
-            raise ValueError("the first two views must have the same size")
+            yield "views must add up to at least 2 views of an image: set `count: 2` or list two kinds"
+        elif self.method.name != "swav" and views != 2:
+            yield f"views must add up to exactly 2 for {self.method.name}, not {views}; swav takes more"
+        elif self.views[0].count == 1 and self.views[1].size != self.views[0].size:
+            yield f"views.1.size must equal views.0.size ({self.views[0].size}): the first two views are compared"
         if isinstance(self.method, MoCoSettings | PCLSettings) and self.method.queue < self.keys_per_step:
-            raise ValueError(
-                f"method.queue ({self.method.queue}) must hold at least the keys of one optimiser step ({self.keys_per_step})"
+            yield (
+                f"method.queue must hold at least the keys of one optimiser step ({self.keys_per_step}), "
+                f"not {self.method.queue}"
             )
-        return self
 
     @property
     def keys_per_step(self) -> int:
