@@ -1,0 +1,312 @@
+"""Checkpoints: folders of safetensors and JSON that are whole or not there, and are checked before they are believed.
+
+    step-00000123/
+        model.safetensors   the model's state dict
+        train.safetensors   the tensors of everything else: optimiser, queues' pointers, random states, ...
+        state.json          the skeleton those tensors hang in, and `info`
+        manifest.json       SHA-256 and size of the three, schema, package versions; written last
+
+The folder is filled under a temporary name and renamed. No part of it is a pickle, and reading it executes nothing.
+Neither safetensors nor torch's own files notice flipped bits (more than half of all random mutations load silently),
+hence the sums.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslcore.errors import CheckpointError
+from sslcore.storage import files
+from sslcore.storage.tree import pack, unpack
+from sslcore.storage.weights import load_safetensors, safetensors_chunks
+
+__all__ = [
+    "Checkpoint", "checkpoint_step", "list_checkpoints", "load_checkpoint", "newest_checkpoint", "pack",
+    "prune_checkpoints", "read_info", "read_model", "save_checkpoint", "step_folder", "unpack", "verify_checkpoint",
+]  # fmt: skip
+
+SCHEMA = 1
+_MODEL, _TRAIN, _STATE, _MANIFEST = "model.safetensors", "train.safetensors", "state.json", "manifest.json"
+_PARTS = (_MODEL, _TRAIN, _STATE)
+_NAME = re.compile(r"step-(\d{8,18})")
+_MANIFEST_LIMIT, _STATE_LIMIT = 1 << 20, 1 << 30
+_REMEDY = "use another checkpoint"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been read and verified.
+
+    Attributes:
+        model: the model's state dict, on the device that was asked for.
+        train: the tree `save_checkpoint` was given.
+        info: the plain values it was given.
+        path: the folder.
+    """
+
+    model: dict[str, Tensor]
+    train: Any
+    info: dict[str, Any]
+    path: Path
+
+
+def step_folder(parent: str | Path, step: int) -> Path:
+    """Where the checkpoint of a step lies: `parent/step-00000123`."""
+    if step < 0:
+        raise ValueError(f"a step is at least 0, not {step}")
+    return Path(parent) / f"step-{step:08d}"
+
+
+def checkpoint_step(folder: str | Path) -> int | None:
+    """The step in a checkpoint's name, None for other names."""
+    match = _NAME.fullmatch(Path(folder).name)
+    return int(match[1]) if match else None
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(
+    folder: str | Path, *, model: Mapping[str, Tensor], train: Any = None, info: Mapping[str, Any] | None = None
+) -> Path:
+    """Writes a checkpoint. Killed at any moment, it leaves either all of it or nothing under its name.
+
+    Args:
+        folder: its final name (see `step_folder`); the parent must exist. An earlier checkpoint there is replaced.
+        model: {name: tensor}; may share storage and lie on any device.
+        train: all else that a run needs to continue: what `pack` takes.
+        info: plain values that say what it is (step, epoch, backbone and its preprocessing, ...); no tensors.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: something cannot be stored (the sentence says where it is), or not written.
+    """
+    folder = Path(folder)
+    skeleton, tensors = pack(train, name="train")
+    info_skeleton, info_tensors = pack(dict(info or {}), name="info")
+    if info_tensors:
+        raise CheckpointError(f"info holds a tensor or array at {next(iter(info_tensors))}; give plain values there")
+    state = json.dumps({"schema": SCHEMA, "info": info_skeleton, "train": skeleton}, allow_nan=False).encode("utf-8")
+    with files.new_folder(folder) as temporary:
+        written = {
+            _MODEL: files.write_new(temporary / _MODEL, safetensors_chunks(model, {})),
+            _TRAIN: files.write_new(temporary / _TRAIN, safetensors_chunks(tensors, {})),
+            _STATE: files.write_new(temporary / _STATE, [state]),
+        }
+        manifest = {
+            "schema": SCHEMA,
+            "files": {name: {"sha256": part.sha256, "size": part.size} for name, part in written.items()},
+            "packages": {name: metadata.version(name) for name in ("torch", "safetensors", "numpy")},
+        }
+        files.write_new(temporary / _MANIFEST, [json.dumps(manifest, indent=2).encode("utf-8")])
+    return folder
+
+
+def prune_checkpoints(parent: str | Path, keep: int, *, protect: Collection[str] = ()) -> list[Path]:
+    """Deletes old checkpoints, once the newest one has been read back and verified; if it does not verify, none goes.
+
+    Age is the step in the name, not the clock's. Only folders are touched that have a checkpoint's name and nothing in
+    them but a checkpoint's files.
+
+    Args:
+        parent: the folder of checkpoints.
+        keep: how many of the newest stay, at least 1.
+        protect: names that stay in any case (the best one so far).
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        CheckpointError: the newest does not verify, or one cannot be deleted.
+    """
+    if keep < 1:
+        raise ValueError(f"at least 1 checkpoint must be kept, not {keep}")
+    found = list_checkpoints(parent)
+    old = [path for path in found[:-keep] if path.name not in protect and _is_ours(path)]
+    if old:
+        verify_checkpoint(found[-1])
+    for path in old:
+        files.remove_folder(path)
+    return old
+
+
+def _is_ours(folder: Path) -> bool:
+    return not folder.is_symlink() and {path.name for path in folder.iterdir()} <= {*_PARTS, _MANIFEST}
+
+
+# --- finding -----------------------------------------------------------------------------------------------------
+
+
+def list_checkpoints(parent: str | Path) -> list[Path]:
+    """Folders with a checkpoint's name, oldest step first. Nothing is verified."""
+    parent = Path(parent)
+    found = {path for path in (parent.iterdir() if parent.is_dir() else ()) if path.is_dir()}
+    steps = {path: step for path in found if (step := checkpoint_step(path)) is not None}
+    return sorted(steps, key=lambda path: steps[path])
+
+
+def newest_checkpoint(parent: str | Path, report: Callable[[str], None] = lambda sentence: None) -> Path | None:
+    """The checkpoint of the highest step that verifies.
+
+    Args:
+        parent: the folder of checkpoints; it may be missing.
+        report: called with one sentence for each that had to be skipped, and when none of several verified.
+
+    Returns:
+        The folder, or None when there is none. (If a writer died while it replaced a checkpoint, this can be the
+        replaced one under its temporary name: `files.sweep_temporaries` gives it its own back.)
+    """
+    places = {path.name: path for path in list_checkpoints(parent)}
+    places |= {name: path for name, path in files.retired(parent).items() if _NAME.fullmatch(name)}
+    for name in sorted(places, key=lambda n: checkpoint_step(n) or 0, reverse=True):
+        try:
+            verify_checkpoint(places[name])
+        except CheckpointError as error:
+            report(f"skipped {name}: {error}")
+        else:
+            return places[name]
+    if places:
+        report(f"none of the {len(places)} checkpoints in {files.show_path(parent)} verifies")
+    return None
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def verify_checkpoint(folder: str | Path) -> None:
+    """Compares every file with the manifest.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, incomplete, damaged, or of a newer schema.
+    """
+    _verified(Path(folder), ())
+
+
+def load_checkpoint(folder: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Reads a checkpoint; every file is compared with the manifest before any of it is parsed.
+
+    Args:
+        folder: the checkpoint.
+        device: where the model's tensors go, and those of `train` that were not on the CPU when they were saved.
+
+    Raises:
+        CheckpointError: it is missing, incomplete, damaged, foreign, or of a newer schema.
+    """
+    folder = Path(folder)
+    parts = _verified(folder, _PARTS)
+    state = _state(parts.pop(_STATE), folder)
+    model = {name: t.to(device) for name, t in load_safetensors(parts.pop(_MODEL), folder / _MODEL).items()}
+    train = unpack(state["train"], load_safetensors(parts.pop(_TRAIN), folder / _TRAIN), device=device)
+    return Checkpoint(model, train, _info(state, folder), folder)
+
+
+def read_model(folder: str | Path) -> dict[str, Tensor]:
+    """Only the model's tensors of a checkpoint, on the CPU; all of it is verified. Raises as `load_checkpoint`."""
+    folder = Path(folder)
+    return load_safetensors(_verified(folder, (_MODEL,))[_MODEL], folder / _MODEL)
+
+
+def read_info(folder: str | Path) -> dict[str, Any]:
+    """Only the `info` of a checkpoint; all of it is verified. Raises as `load_checkpoint`."""
+    folder = Path(folder)
+    return _info(_state(_verified(folder, (_STATE,))[_STATE], folder), folder)
+
+
+def _verified(folder: Path, wanted: Collection[str]) -> dict[str, bytes]:
+    """Content of the wanted parts, after all parts have been found to match the manifest."""
+    sums = _manifest(folder)
+    contents = {}
+    for name in _PARTS:
+        size, sha256 = sums[name]
+        if name in wanted:
+            limit = min(size, _STATE_LIMIT) if name == _STATE else size
+            data = files.read_file(folder / name, limit=limit, error=CheckpointError, remedy=_REMEDY)
+            found = len(data), hashlib.sha256(data).hexdigest()
+            contents[name] = data
+        else:
+            found = _sum(folder / name, size)
+        if found != (size, sha256):
+            raise CheckpointError(
+                f"{files.show_path(folder / name)} is damaged: it is not what its manifest says; {_REMEDY}"
+            )
+    return contents
+
+
+def _sum(path: Path, size: int) -> tuple[int, str]:
+    """Size and hash of a file, which is not read if its size is not the one expected."""
+    digest, read = hashlib.sha256(), 0
+    try:
+        with open(files.open_regular(path), "rb", buffering=0) as file:
+            while read <= size and (block := file.read(1 << 20)):
+                digest.update(block)
+                read += len(block)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CheckpointError(f"cannot read {files.show_path(path)}: {reason}; {_REMEDY}") from error
+    return read, digest.hexdigest()
+
+
+def _manifest(folder: Path) -> dict[str, tuple[int, str]]:
+    shown = files.show_path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no checkpoint {shown}; give the folder of one")
+    if not (folder / _MANIFEST).exists():
+        raise CheckpointError(
+            f"{shown} is not a checkpoint of Surnia, or not a whole one: it has no {_MANIFEST}; {_REMEDY}"
+        )
+    data = files.read_file(folder / _MANIFEST, limit=_MANIFEST_LIMIT, error=CheckpointError, remedy=_REMEDY)
+    manifest = _json(data, folder / _MANIFEST)
+    _check_schema(manifest, folder)
+    entries = manifest.get("files")
+    if type(entries) is not dict or set(entries) != set(_PARTS):
+        raise CheckpointError(f"the manifest of {shown} does not name a checkpoint's files; {_REMEDY}")
+    sums = {}
+    for name, entry in entries.items():
+        size, sha256 = (entry.get("size"), entry.get("sha256")) if type(entry) is dict else (None, None)
+        if type(size) is not int or size < 0 or type(sha256) is not str:
+            raise CheckpointError(f"the manifest of {shown} does not give size and hash of {name}; {_REMEDY}")
+        sums[name] = size, sha256
+    return sums
+
+
+def _check_schema(value: Any, folder: Path) -> None:
+    schema = value.get("schema") if type(value) is dict else None
+    if type(schema) is int and schema > SCHEMA:
+        raise CheckpointError(
+            f"{files.show_path(folder)} was written by a newer Surnia (schema {schema}, this one reads {SCHEMA}); "
+            "update Surnia"
+        )
+    if type(schema) is not int or schema != SCHEMA:
+        raise CheckpointError(f"{files.show_path(folder)} is not a checkpoint of Surnia; {_REMEDY}")
+
+
+def _json(data: bytes, path: Path) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise CheckpointError(f"{files.show_path(path)} is damaged ({error}); {_REMEDY}") from error
+
+
+def _state(data: bytes, folder: Path) -> dict[str, Any]:
+    state = _json(data, folder / _STATE)
+    _check_schema(state, folder)
+    if not {"info", "train"} <= set(state):
+        raise CheckpointError(f"{files.show_path(folder / _STATE)} is not a checkpoint's state; {_REMEDY}")
+    return state
+
+
+def _info(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    info = unpack(state["info"], {})
+    if type(info) is not dict:
+        raise CheckpointError(f"{files.show_path(folder / _STATE)} is not a checkpoint's state; {_REMEDY}")
+    return info
