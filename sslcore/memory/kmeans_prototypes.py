@@ -23,17 +23,17 @@ class KMeansPrototypes(nn.Module):
     Args:
         count: number of centroids, k.
         dim: length of a feature vector, d.
-        iterations: most rounds of assigning rows and moving centroids; fewer if no row changes its cluster.
         seed: chooses the rows that the centroids start from.
 
     Attributes:
         vectors: (k, d) the centroids, of length 1; zeros before the first fit.
         assignments: (N,) which centroid each row of the fitted features belongs to; empty before the first fit.
-        concentration: (k,) PCL's phi of each cluster, its spread; small for a dense cluster. Ones before the first fit.
+        concentration: (k,) PCL's phi of each cluster: its spread, scaled to take the temperature's place in the loss;
+            small for a dense cluster. Ones before the first fit.
 
     Example:
         >>> prototypes = KMeansPrototypes(count=100, dim=128)
-        >>> prototypes.fit(features)                         # (N, 128), row i for image i
+        >>> prototypes.fit(features, temperature=0.2)        # (N, 128), row i for image i
         >>> own = prototypes.vectors[prototypes.assignments[ids]]
     """
 
@@ -41,11 +41,11 @@ class KMeansPrototypes(nn.Module):
     assignments: Int[Tensor, " N"]
     concentration: Float[Tensor, " k"]
 
-    def __init__(self, count: int, dim: int, *, iterations: int = 20, seed: int = 0) -> None:
+    def __init__(self, count: int, dim: int, *, seed: int = 0) -> None:
         super().__init__()
-        if count < 1 or dim < 1 or iterations < 1:
-            raise ValueError(f"count, dim and iterations must be at least 1, not {count}, {dim} and {iterations}")
-        self.count, self.iterations, self.seed = count, iterations, seed
+        if count < 1 or dim < 1:
+            raise ValueError(f"count and dim must be at least 1, not {count} and {dim}")
+        self.count, self.seed = count, seed
         self.register_buffer("vectors", torch.zeros(count, dim))
         self.register_buffer("assignments", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("concentration", torch.ones(count))
@@ -56,7 +56,7 @@ class KMeansPrototypes(nn.Module):
         return len(self.assignments) > 0
 
     @torch.no_grad()
-    def fit(self, features: Float[Tensor, "N d"]) -> None:
+    def fit(self, features: Float[Tensor, "N d"], *, temperature: float, iterations: int = 20) -> None:
         """Cluster the rows by the angle between them.
 
         Starts from `count` different rows. A centroid that loses all its rows is put on the row that is farthest from
@@ -65,10 +65,14 @@ class KMeansPrototypes(nn.Module):
 
         Args:
             features: (N, d) of any length; only their directions count.
+            temperature: mean of the concentrations, see `concentrations`.
+            iterations: most rounds of assigning rows and moving centroids; fewer if no row changes its cluster.
 
         Raises:
             ValueError: there are fewer rows than centroids, or a feature is not finite.
         """
+        if iterations < 1:
+            raise ValueError(f"k-means needs at least one iteration, not {iterations}")
         if len(features) < self.count:
             raise ValueError(f"{len(features)} features cannot make {self.count} clusters: ask for fewer clusters")
         if not features.isfinite().all():
@@ -78,13 +82,13 @@ class KMeansPrototypes(nn.Module):
         self.vectors.copy_(rows[chosen.to(rows.device)])
 
         nearest, similarity = self._assign(rows)
-        for _ in range(self.iterations):
+        for _ in range(iterations):
             self._move_centroids(rows, nearest, similarity)
             before, (nearest, similarity) = nearest, self._assign(rows)
             if torch.equal(before, nearest):
                 break
         self.assignments = nearest
-        self.concentration.copy_(concentration(rows, self.vectors, nearest))
+        self.concentration.copy_(concentrations(rows, self.vectors, nearest, temperature=temperature))
 
     def _assign(self, rows: Float[Tensor, "N d"]) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
         """The most similar centroid of every row, and how similar it is.
@@ -121,36 +125,45 @@ class KMeansPrototypes(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
-        return f"count={self.count}, dim={self.vectors.shape[1]}, iterations={self.iterations}, seed={self.seed}"
+        return f"count={self.count}, dim={self.vectors.shape[1]}, seed={self.seed}"
 
 
-def concentration(
-    rows: Float[Tensor, "N d"], vectors: Float[Tensor, "k d"], assignments: Int[Tensor, " N"], *, alpha: float = 10.0
+def concentrations(
+    rows: Float[Tensor, "N d"],
+    vectors: Float[Tensor, "k d"],
+    assignments: Int[Tensor, " N"],
+    *,
+    temperature: float,
+    alpha: float = 10.0,
 ) -> Float[Tensor, " k"]:
     """How widely the rows of each cluster are spread: PCL, section 3.3, phi = sum_z |v_z - c| / (Z log(Z + alpha)).
 
-    The smaller phi, the denser or the larger the cluster. A cluster of fewer than two rows says nothing about spread
-    and takes the largest phi of the others (1 if there are no others), as in the authors' code. Clipping to the 10th
-    and 90th percentile and scaling to the temperature belong to the loss.
+    As in the authors' code, a cluster of fewer than two rows, which says nothing about spread, takes the largest phi of
+    the others; then all are clipped to their 10th and 90th percentile and scaled so that their mean is `temperature`.
 
     Args:
-        rows: (N, d) features, v.
-        vectors: (k, d) centroids, c.
+        rows: (N, d) features of length 1, v.
+        vectors: (k, d) centroids of length 1, c.
         assignments: (N,) the centroid of each row; Z of them are equal.
+        temperature: mean of the result.
         alpha: keeps small clusters from looking too dense.
     """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, not {temperature}")
     distance = torch.empty(len(rows), dtype=rows.dtype, device=rows.device)
     step = max(1, _TILE // rows.shape[1])
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         distance[part] = (rows[part] - vectors[assignments[part]]).norm(dim=1)
-    total = _exact_sums(distance[:, None] / 2, assignments, len(vectors))[:, 0] * 2
+    total = 2 * _exact_sums(distance[:, None] / 2, assignments, len(vectors))[:, 0]
     sizes = _sizes(assignments, len(vectors)).double()
     phi = total / (sizes.clamp(min=1) * torch.log(sizes + alpha))
-    telling = sizes > 1
-    largest = torch.where(telling, phi, 0.0).max()
-    largest = torch.where(telling.any(), largest, 1.0)
-    return torch.where(telling, phi, largest).to(rows.dtype)
+    phi = torch.where(sizes > 1, phi, torch.where(sizes > 1, phi, 0.0).max())
+
+    low, high = phi.quantile(phi.new_tensor([0.1, 0.9]))
+    phi = phi.clamp(low, high)
+    mean = phi.mean()
+    return torch.where(mean > 0, temperature * phi / mean, temperature).to(rows.dtype)  # all rows on their centroid
 
 
 def _sizes(assignments: Int[Tensor, " N"], count: int) -> Int[Tensor, " k"]:

@@ -8,7 +8,7 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +112,7 @@ class MomentumEncoder(nn.Module):
             else:
                 self.register_buffer(name, parameter.detach().float())
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MomentumEncoder":
         super()._apply(fn, recurse)
         self._average_low_precision_apart()  # .half() and the like change what is of low precision, and the averages
         return self
