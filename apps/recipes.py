@@ -62,7 +62,9 @@ class Loaded(Generic[Schema]):
         return self.source.where(path)
 
 
-def load(name: str, options: Options, schema: type[Schema], *, folder: str = "pretrain") -> Loaded[Schema]:
+def load(
+    name: str, options: Options, schema: type[Schema], *, folder: str = "pretrain", also: Sequence[str] = ()
+) -> Loaded[Schema]:
     """Read a recipe, lay the command line's settings over it, and validate.
 
     Args:
@@ -70,6 +72,7 @@ def load(name: str, options: Options, schema: type[Schema], *, folder: str = "pr
         options: settings from the command line; the later of two wins.
         schema: the class that says what a recipe holds.
         folder: the folder of `configs` whose recipes may be named.
+        also: options of the command that are no settings, for suggestions.
 
     Raises:
         ConfigError: everything that is wrong with the file, or everything wrong with file and command line together.
@@ -81,7 +84,7 @@ def load(name: str, options: Options, schema: type[Schema], *, folder: str = "pr
     if not isinstance(source.values, dict):
         raise ConfigError(f"{source.where(())}  a recipe is made of `key: value` lines, not a list or a single value")
     _open_words(source, schema)
-    found, notes = _lay_over(source, options, schema)
+    found, notes = _lay_over(source, options, schema, also)
     try:
         recipe = _validate(source, schema)
     except ValidationError as error:
@@ -143,6 +146,12 @@ def shipped_text(name: str, folder: str = "pretrain") -> str:
     return (_folder(folder) / f"{name}.yaml").read_text(encoding="utf-8")
 
 
+def no_such_recipe(name: str, folder: str = "pretrain") -> ConfigError:
+    """The error for a name that is neither a file nor shipped."""
+    known = shipped(folder)
+    return ConfigError(f"there is no recipe '{name}'{did_you_mean(name, known) or '; there are ' + ', '.join(known)}")
+
+
 def _text(name: str, folder: str) -> tuple[str, str, str]:
     """Text, name and label of a recipe."""
     path = FilePath(name)
@@ -155,11 +164,9 @@ def _text(name: str, folder: str) -> tuple[str, str, str]:
         raise ConfigError(f"{name}  is a folder without a recipe.yaml; a recipe is a YAML file")
     if name in shipped(folder):
         return shipped_text(name, folder), name, f"{name}.yaml"
-    known = shipped(folder)
     if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
-        raise ConfigError(f"{name}  does not exist{_similar_file(path) or did_you_mean(path.stem, known)}")
-    hint = did_you_mean(name, known)
-    raise ConfigError(f"there is no recipe '{name}'{hint or '; there are ' + ', '.join(known)}")
+        raise ConfigError(f"{name}  does not exist{_similar_file(path) or did_you_mean(path.stem, shipped(folder))}")
+    raise no_such_recipe(name, folder)
 
 
 def _similar_file(path: FilePath) -> str:
@@ -185,7 +192,9 @@ def _read(path: FilePath) -> str:
 # --- the command line over the file --------------------------------------------------------------------------------
 
 
-def _lay_over(source: Source, options: Options, schema: type[BaseModel]) -> tuple[list[str], list[str]]:
+def _lay_over(
+    source: Source, options: Options, schema: type[BaseModel], also: Sequence[str]
+) -> tuple[list[str], list[str]]:
     """Set what the command line gives; returns problems and notes.
 
     Names that choose among groups come first: which settings a method has depends on `--method.name`, wherever that
@@ -199,7 +208,7 @@ def _lay_over(source: Source, options: Options, schema: type[BaseModel]) -> tupl
             _expand(source, path, schema, label)
             setting = find(schema, source.values, path)
         except UnknownKey:
-            found.append(f"{label}  {_unknown_option(path, source, schema)}")
+            found.append(f"{label}  {_unknown_option(path, source.values, schema, also)}")
             continue
         if text is None:
             if not accepts(setting.annotation, bool):
@@ -217,13 +226,20 @@ def _lay_over(source: Source, options: Options, schema: type[BaseModel]) -> tupl
     return found, notes
 
 
-def _unknown_option(path: Path, source: Source, schema: type[BaseModel]) -> str:
+def unknown_options(options: Options, schema: type[BaseModel], also: Sequence[str] = ()) -> list[str]:
+    """Problems of options that no setting could have, whatever the recipe says."""
+    wrong = [(name, option_path(name)) for name, _ in options if option_path(name)[0] not in schema.model_fields]
+    return [f"command line: --{name}  {_unknown_option(path, {}, schema, also)}" for name, path in wrong]
+
+
+def _unknown_option(path: Path, values: Any, schema: type[BaseModel], also: Sequence[str]) -> str:
     """A wrong group with something behind it (`optimizr.lr`) is best compared as a whole."""
-    if len(path) > 1 and path[0] not in schema.model_fields:
-        hint = did_you_mean(dotted(path), setting_names(schema), prefix="--")
+    if path[0] not in schema.model_fields:
+        names = [*setting_names(schema), *(name.removeprefix("--") for name in also)]
+        hint = did_you_mean(dotted(path), names, prefix="--")
         if hint:
-            return f"unknown setting '{dotted(path)}'{hint}"
-    return unknown_key(path, source.values, schema, option=True)
+            return f"unknown option{hint}"
+    return unknown_key(path, values, schema, option=True)
 
 
 def option_path(name: str) -> Path:

@@ -41,7 +41,7 @@ class MoCoSettings(Settings):
     symmetric: bool = False
     """Each view is once the query and once the key (twice the work a step)."""
     norm_splits: Count = 1
-    """Batch norm statistics over this many parts of the batch, keys shuffled between them: shuffling BN on one device."""
+    """Batch norm statistics over so many parts of the batch, keys shuffled between them: shuffling BN on one device."""
 
 
 class SimCLRSettings(Settings):

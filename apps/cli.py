@@ -1,0 +1,285 @@
+"""The `surnia` command: what it can do, and how errors are told.
+
+Nothing but the standard library is imported before a command is chosen, so that help is there at once.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from apps import options as check
+from apps.options import Options, did_you_mean
+from sslcore.errors import ConfigError, SurniaError
+
+KINDS = ("auto", "folder", "cifar10", "cifar100", "stl10", "fashion_mnist")
+BACKBONE = "a run directory, a .safetensors or .pth file, torchvision:resnet18, random:RECIPE, or pixels"
+
+
+def pretrain(arguments: Sequence[str]) -> int:
+    from apps.launch import pretrain as launch
+
+    return launch(arguments)
+
+
+# --- evaluate --------------------------------------------------------------------------------------------------------
+
+
+def _backbone_and_data(parser: Options) -> None:
+    parser.positional("BACKBONE", check.text, BACKBONE)
+    parser.option("--data", check.existing, "the images", metavar="PATH", required=True)
+    parser.option("--kind", check.choice(*KINDS), "what the path holds", metavar="KIND", default="auto")
+    parser.option("--batch-size", check.whole(1), "images at a time", metavar="N", default=256)
+    parser.option("--device", check.device, "cpu, cuda, cuda:N or mps", metavar="DEVICE", default="auto")
+
+
+def knn_options() -> Options:
+    parser = Options("surnia evaluate knn", "Accuracy of a weighted vote of the nearest labelled images.")
+    _backbone_and_data(parser)
+    parser.option("--neighbours", check.whole(1), "images that vote", metavar="K", default=20)
+    parser.option(
+        "--temperature", check.number(above=0), "a vote weighs exp(similarity / T)", metavar="T", default=0.07
+    )
+    parser.option("--seed", check.whole(0), "of random networks and subsets", metavar="N", default=0)
+    parser.option("--out", check.path, "write the result here, as JSON", metavar="FILE")
+    return parser
+
+
+def _training_options(parser: Options, *, epochs: int) -> None:
+    parser.option("--epochs", check.whole(1), "passes over the training images", metavar="N", default=epochs)
+    parser.option("--lr", check.number(above=0), "learning rate (default: the evaluation's own)", metavar="RATE")
+    parser.option("--seed", check.whole(0), "of weights, order and subsets", metavar="N", default=0)
+    parser.option("--out", check.path, "write the result here, as JSON", metavar="FILE")
+
+
+def linear_options() -> Options:
+    parser = Options("surnia evaluate linear", "Accuracy of a linear classifier on the frozen backbone's features.")
+    _backbone_and_data(parser)
+    _training_options(parser, epochs=100)
+    return parser
+
+
+def finetune_options() -> Options:
+    parser = Options(
+        "surnia evaluate finetune", "Accuracy after training backbone and classifier on some of the labels."
+    )
+    _backbone_and_data(parser)
+    parser.option(
+        "--labels",
+        check.number(above=0, most=1),
+        "shares of the labels to train with, one result each",
+        metavar="SHARE",
+        default=[0.01, 0.1, 1.0],
+        many=True,
+    )
+    _training_options(parser, epochs=30)
+    return parser
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    kinds = {"knn": knn_options, "linear": linear_options, "finetune": finetune_options}
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print("usage: surnia evaluate {knn,linear,finetune} BACKBONE --data PATH ...\n")
+        print("How good a backbone's features are, trained here or not.\n")
+        for name, make in kinds.items():
+            print(f"  {name:<10}{make().parser.description}")
+        print("\nOptions: surnia evaluate knn --help")
+        return 0
+    if arguments[0] not in kinds:
+        hint = did_you_mean(arguments[0], list(kinds)) or "; there are knn, linear and finetune"
+        raise ConfigError(f"command line: unknown evaluation '{arguments[0]}'{hint}")
+    args = kinds[arguments[0]]().read(arguments[1:])
+    from apps import evaluate as commands
+
+    return {"knn": commands.knn, "linear": commands.linear, "finetune": commands.finetune}[arguments[0]](args)
+
+
+# --- the other commands ----------------------------------------------------------------------------------------------
+
+
+def embed_options() -> Options:
+    parser = Options("surnia embed", "Write the features of every image to a file.")
+    _backbone_and_data(parser)
+    parser.option(
+        "--out",
+        _suffix(".npz", ".safetensors"),
+        "features, (images, dim); the images' names go into a .csv file beside it",
+        metavar="FILE",
+        required=True,
+    )
+    parser.option("--seed", check.whole(0), "of random networks", metavar="N", default=0)
+    return parser
+
+
+def _suffix(*known: str) -> Callable[[str], Path]:
+    def one_of(given: str) -> Path:
+        if Path(given).suffix not in known:
+            raise ValueError(f"must end in {' or '.join(known)}, not '{given}'")
+        return Path(given)
+
+    return one_of
+
+
+def embed(arguments: Sequence[str]) -> int:
+    args = embed_options().read(arguments)
+    from apps.embed import run
+
+    return run(args)
+
+
+def export_options() -> Options:
+    parser = Options("surnia export", "Write a run's backbone for another library, and check it there.")
+    parser.positional("RUN", check.existing, "a run directory or a checkpoint in it")
+    parser.option(
+        "--to",
+        check.choice("torchvision", "detectron2"),
+        "the library",
+        metavar="{torchvision,detectron2}",
+        required=True,
+    )
+    parser.option("--out", check.path, "the file to write", metavar="FILE", required=True)
+    return parser
+
+
+def export(arguments: Sequence[str]) -> int:
+    args = export_options().read(arguments)
+    from apps.export import run
+
+    return run(args)
+
+
+def doctor_options() -> Options:
+    parser = Options("surnia doctor", "Look at this machine, or at a folder of images, and say what to do next.")
+    parser.option("--data", check.existing, "look at this folder: what it holds, what is broken", metavar="DIR")
+    parser.option("--write-recipe", check.path, "write a recipe that fits the folder", metavar="FILE")
+    parser.option(
+        "--check", _count_or_all, "open at most so many images, evenly spread; or all", metavar="N", default="20000"
+    )
+    return parser
+
+
+def _count_or_all(given: str) -> int | None:
+    try:
+        return None if given == "all" else check.whole(1)(given)
+    except ValueError:
+        raise ValueError(f"must be a whole number of at least 1, or all, not '{given}'") from None
+
+
+def doctor(arguments: Sequence[str]) -> int:
+    args = doctor_options().read(arguments)
+    if args.write_recipe and not args.data:
+        raise ConfigError("command line: --write-recipe  needs --data DIR, the folder that the recipe is for")
+    from apps.doctor import run
+
+    return run(args)
+
+
+def demo_options() -> Options:
+    parser = Options("surnia demo", "Pretrain on pictures made from real drawings and photographs; ends with a report.")
+    parser.option("--run", check.path, "the run's directory (default: runs/demo-<number>)", metavar="DIR")
+    parser.option("--seed", check.whole(0), "of pictures, weights and views", metavar="N", default=0)
+    parser.option("--steps", check.whole(1), "fewer or more steps than the recipe's", metavar="N")
+    return parser
+
+
+def demo(arguments: Sequence[str]) -> int:
+    from apps import run_names
+
+    args = demo_options().read(arguments)
+    run_dir = args.run or run_names.next_free("demo")
+    run_names.refuse_existing(run_dir)
+    from apps.demo import run
+
+    return run(run_dir, command=["surnia", "demo", *arguments], seed=args.seed, steps=args.steps)
+
+
+def recipes(arguments: Sequence[str]) -> int:
+    parser = Options("surnia recipes", "The recipes that ship with Surnia: their names, or one of them to start from.")
+    parser.positional("NAME", str, "print this recipe", required=False)
+    name = parser.read(arguments).name
+    from apps.recipes import no_such_recipe, shipped, shipped_text
+
+    if name is None:
+        print("\n".join(shipped()))
+    elif name in shipped():
+        print(shipped_text(name), end="")
+    else:
+        raise no_such_recipe(name)
+    return 0
+
+
+COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "demo": ("see it work on pictures that come with it, in a few minutes", demo),
+    "doctor": ("look at this machine, or at a folder of images, and say what to do next", doctor),
+    "pretrain": ("train a backbone on images without labels", pretrain),
+    "evaluate": ("how good a backbone's features are: knn, linear, finetune", evaluate),
+    "embed": ("write the features of every image to a file", embed),
+    "export": ("write a backbone for torchvision or detectron2", export),
+    "recipes": ("list or print the recipes that ship with Surnia", recipes),
+}
+
+
+def overview() -> str:
+    lines = ["usage: surnia COMMAND ...", "", "One contrastive core: image pretraining.", ""]
+    lines += [f"  {name:<10}{about}" for name, (about, _) in COMMANDS.items()]
+    return "\n".join([*lines, "", "Options of a command: surnia COMMAND --help. Version: surnia --version."])
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out one command line; errors are raised."""
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        print(overview())
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"surnia {version('surnia')}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        kind = "option" if arguments[0].startswith("-") else "command"
+        hint = did_you_mean(arguments[0], [*COMMANDS, "--help", "--version"])
+        raise ConfigError(
+            f"command line: unknown {kind} '{arguments[0]}'{hint or '; there are ' + ', '.join(COMMANDS)}"
+        )
+    return COMMANDS[arguments[0]][1](list(arguments[1:]))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command line; errors become sentences on stderr and an exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        code = run([argument for argument in given if argument != "--debug"])
+        sys.stdout.flush()
+        return code
+    except SystemExit as leaving:  # argparse after printing a help text
+        return leaving.code if isinstance(leaving.code, int) else 0
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; Python's own flush at exit must not complain about it either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(tell(error), file=sys.stderr)
+        return error.exit_code if isinstance(error, SurniaError) else 1
+
+
+def tell(error: Exception) -> str:
+    """What a person is told about an error."""
+    if isinstance(error, SurniaError):
+        return str(error)
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return (
+            "out of memory: try a smaller --batch_size (with --accumulate for the same effective one) or smaller views"
+        )
+    said = (str(error).strip() or "no further words").splitlines()[0]
+    return f"unexpected {type(error).__name__}: {said} (run again with --debug for the traceback)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

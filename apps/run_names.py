@@ -1,0 +1,46 @@
+"""Names of run directories: numbered so that nothing is ever overwritten."""
+
+import re
+from pathlib import Path
+
+from sslcore.errors import ConfigError
+
+RUNS = Path("runs")
+
+
+def stem(recipe: str, method: str) -> str:
+    """`folder_cpu` with byol becomes `folder_cpu-byol`; a recipe that is named after its method keeps its name."""
+    clean = re.sub(r"[^\w.-]+", "_", recipe).strip("._") or "run"
+    return clean if method in re.split(r"[_.-]", clean) else f"{clean}-{method}"
+
+
+def numbered(name: str, parent: Path = RUNS) -> dict[int, Path]:
+    """The existing directories `name-1`, `name-2`, ..., by number."""
+    if not parent.is_dir():
+        return {}
+    pattern = re.compile(re.escape(name) + r"-(\d+)")
+    found = {int(match[1]): entry for entry in parent.iterdir() if (match := pattern.fullmatch(entry.name))}
+    return dict(sorted(found.items()))
+
+
+def next_free(name: str, parent: Path = RUNS) -> Path:
+    """A directory of that name, one number above the highest there is."""
+    return parent / f"{name}-{max(numbered(name, parent), default=0) + 1}"
+
+
+def newest(name: str, parent: Path = RUNS) -> Path | None:
+    """The directory of that name with the highest number."""
+    return next(reversed(numbered(name, parent).values()), None)
+
+
+def refuse_existing(run_dir: Path) -> None:
+    """Raises:
+    ConfigError: something is there already; the message names both ways out.
+    """
+    if run_dir.is_dir() and not any(run_dir.iterdir()):
+        return
+    if run_dir.exists():
+        raise ConfigError(
+            f"command line: --run  {run_dir} exists already and is never overwritten: choose another name, or continue "
+            f"that run with --resume {run_dir}"
+        )
