@@ -50,17 +50,17 @@ def adjust_hue(images: Float[Tensor, "n c h w"], turn: Float[Tensor, " n"]) -> F
     if images.shape[1] == 1:
         return images
     red, green, blue = images.unbind(dim=1)
-    high, low = images.amax(dim=1), images.amin(dim=1)
-    chroma = high - low
-    # Position on the circle in sixths, from the largest channel's corner; grey pixels have no hue, and any will do.
-    corner = torch.where(high == red, green - blue, torch.where(high == green, blue - red, red - green))
-    corner.div_(chroma.clamp(min=1e-12))
-    corner.add_(torch.where(high == red, 0.0, torch.where(high == green, 2.0, 4.0)))
-    sixths = corner.add_(6 * turn[:, None, None])
-    sixths.sub_((sixths / 6).floor_().mul_(6))
+    low = torch.minimum(torch.minimum(red, green), blue)
+    chroma = torch.maximum(torch.maximum(red, green), blue).sub_(low)
+    # With channels scaled to 0..1 between a pixel's lowest and highest, 1 - red + green + blue is the distance from red
+    # round the circle, in sixths, on either side, and the larger of green and blue tells the side. No case distinction:
+    # torch.where costs ten times what arithmetic does on a CPU. Grey pixels have no hue, and any will do.
+    distance = (green + blue).sub_(red).sub_(low).div_(chroma.clamp(min=1e-12)).add_(1)
+    circle = torch.copysign(distance, green - blue).div_(6).add_((1 + turn)[:, None, None])
+    sixths = circle.frac_().mul_(6)
 
     turned = torch.empty_like(images, memory_format=torch.contiguous_format)
-    # Red is strongest within one sixth of 0 (that is, beyond 2 of 3), green of 2, blue of 4, and fades over the next.
+    # A channel is full within one sixth of its own hue (red 0, green 2, blue 4) and fades to nothing over the next.
     torch.addcmul(low, chroma, (sixths - 3).abs_().sub_(1).clamp_(0, 1), out=turned[:, 0])
     torch.addcmul(low, chroma, (sixths - 2).abs_().neg_().add_(2).clamp_(0, 1), out=turned[:, 1])
     torch.addcmul(low, chroma, (sixths - 4).abs_().neg_().add_(2).clamp_(0, 1), out=turned[:, 2])

@@ -1,4 +1,4 @@
-"""Boxes of random resized crops as torchvision draws them (Szegedy et al., "Going Deeper with Convolutions", CVPR 2015).
+"""Boxes of random resized crops, drawn as torchvision does (Szegedy et al., "Going Deeper with Convolutions", 2015).
 
 Ten tries of an area and an aspect ratio; the first that fits is placed anywhere, and if none fits, the largest central
 box of an allowed ratio is taken. The same numbers give the same box in the batched and in the scalar form, so loader

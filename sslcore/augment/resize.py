@@ -82,11 +82,10 @@ def resize_matrix(
 def _by_sample(images: Tensor, boxes: Tensor, size: int, flip: Tensor | None) -> Float[Tensor, "n c s s"]:
     if images.dtype != torch.uint8:
         images = images.float()
-    resized = images.new_empty(*images.shape[:2], size, size)
+    resized = torch.empty(*images.shape[:2], size, size)
+    mirrored = [False] * len(images) if flip is None else flip.tolist()
     for i, (top, left, h, w) in enumerate(boxes.tolist()):
         crop = images[i : i + 1, :, top : top + h, left : left + w]
-        resized[i] = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)[0]
-    if flip is not None:
-        mirrored = flip.nonzero()[:, 0]
-        resized[mirrored] = resized[mirrored].flip(-1)
-    return resized.float()
+        square = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)[0]
+        resized[i] = square.flip(-1) if mirrored[i] else square
+    return resized
