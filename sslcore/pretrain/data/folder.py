@@ -1,0 +1,195 @@
+"""A folder of images: which files belong to which split and class, and reading them all into memory."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sslcore.errors import DataError
+from sslcore.pretrain.data.datasets import ImageArray, ImageFiles, reason, too_many_bad
+from sslcore.storage.images import image_size, list_images, read_image
+
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing", "val", "valid", "validation"),
+}
+_SPLIT_NAMES = {name for names in _SPLITS.values() for name in names}
+
+
+def open_folder(root: Path, split: str, *, max_pixels: int = 100_000_000) -> ImageFiles:
+    """The image files of one split of a folder.
+
+    If `root` has a subfolder train/ and no other than those of splits (val/ or test/), each split is what is in its
+    subfolder, and val/ stands in for a missing test/; otherwise all of `root` is the training split. Images in two or
+    more subfolders, with none beside them, are labelled with the subfolder's name (ImageNet's layout; deeper folders
+    belong to the class above them); loose images have no labels.
+
+    Raises:
+        DataError: there is no such folder or split, or no image in it, or a class that the training split lacks.
+    """
+    train, folder = _split_folder(root, "train"), _split_folder(root, split)
+    paths, labels, classes = _labelled(folder)
+    if labels is not None and folder != train:
+        _, in_training, train_classes = _labelled(train)
+        if in_training is not None:
+            labels, classes = _translate(labels, classes, train_classes, folder, train), train_classes
+    return ImageFiles(
+        root=folder, paths=paths, labels=labels, classes=classes, max_pixels=max_pixels, name=f"the folder {folder}"
+    )
+
+
+def _split_folder(root: Path, split: str) -> Path:
+    try:
+        inside = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    except OSError as error:
+        raise DataError(
+            f"{root} cannot be listed ({error.strerror}); give a folder of images that you may read"
+        ) from error
+    has_splits = any(name.lower() in _SPLITS["train"] for name in inside) and all(
+        n.lower() in _SPLIT_NAMES for n in inside
+    )
+    if not has_splits:
+        if split == "train":
+            return root
+        raise DataError(
+            f"{root} has no {split} images: it is one undivided folder; divide it into train/ and {split}/, or hold "
+            "out a share with data.validation"
+        )
+    for name in _SPLITS[split]:
+        for found in inside:
+            if found.lower() == name:
+                return root / found
+    raise DataError(f"{root} has no {split}/ beside its train/; add one, or hold out a share with data.validation")
+
+
+def _labelled(folder: Path) -> tuple[list[str], Tensor | None, list[str]]:
+    """Relative paths of the images, their labels by top subfolder, or None, and the names of the classes."""
+    prefix = os.path.join(folder, "")
+    paths = [
+        path[len(prefix) :] if path.startswith(prefix) else os.path.relpath(path, folder)
+        for path in map(str, list_images(folder))
+    ]
+    tops = [path.split(os.sep, 1)[0] if os.sep in path else "" for path in paths]
+    classes = sorted(set(tops))
+    if "" in classes or len(classes) < 2:
+        return paths, None, []
+    number = {name: i for i, name in enumerate(classes)}
+    return paths, torch.tensor([number[top] for top in tops]), classes
+
+
+def _translate(labels: Tensor, names: list[str], wanted: list[str], folder: Path, train: Path) -> Tensor:
+    missing = sorted(set(names) - set(wanted))
+    if missing:
+        raise DataError(
+            f"{folder} has the class folder {missing[0]!r}, which {train} lacks; use the same class folders in both"
+        )
+    return torch.tensor([wanted.index(name) for name in names])[labels]
+
+
+class DifferentSize(DataError):
+    """Images that were to be of one size are not."""
+
+
+# --- into memory ---------------------------------------------------------------------------------------------------
+
+
+def common_size(files: ImageFiles, *, looks: int = 64) -> tuple[int, int] | None:
+    """(height, width) if `looks` images, evenly spaced over the set, all have the same; None if they differ."""
+    sizes: set[tuple[int, int]] = set()
+    for i in range(0, len(files), max(1, len(files) // looks)):
+        try:
+            width, height = image_size(files.root / files.paths[i], max_pixels=files.max_pixels)
+        except DataError:
+            continue
+        sizes.add((height, width))
+        if len(sizes) > 1:
+            return None
+    return sizes.pop() if sizes else None
+
+
+def load_folder(files: ImageFiles, size: int | tuple[int, int], *, threads: int, bad_images: int) -> ImageArray:
+    """Decode all files once.
+
+    Args:
+        files: N images.
+        size: an int: resize each image so that its short side is this (antialiased), then take the central square; or
+            the (height, width) that all images are to have already.
+        threads: decoding threads.
+        bad_images: unreadable files that are left out, in `ImageArray.bad`; one more is an error.
+
+    Raises:
+        DataError: too many unreadable files. DifferentSize: an image has another size than (height, width).
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    images = torch.empty(len(files), 3, height, width, dtype=torch.uint8)
+    prepare = (lambda image: square(image, size)) if isinstance(size, int) else _exactly(height, width)
+
+    min_side = size if isinstance(size, int) else None
+
+    def load(i: int) -> str | None:
+        path = files.root / files.paths[i]
+        try:
+            images[i] = to_tensor(prepare(read_image(path, max_pixels=files.max_pixels, min_side=min_side)))
+        except DifferentSize:
+            raise
+        except DataError as error:
+            return reason(path, error)
+        return None
+
+    bad: list[tuple[str, str]] = []
+    keep: list[int] = []
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        # In pieces: after an error only the piece at hand is finished.
+        for start in range(0, len(files), 1024):
+            rows = range(start, min(start + 1024, len(files)))
+            for i, wrong in zip(rows, pool.map(load, rows), strict=True):
+                if wrong is None:
+                    keep.append(i)
+                else:
+                    bad.append((str(files.root / files.paths[i]), wrong))
+            if len(bad) > bad_images:
+                raise too_many_bad(files.name, bad, bad_images)
+    if not keep:
+        raise too_many_bad(files.name, bad, bad_images)
+    return ImageArray(
+        images=images if len(keep) == len(files) else images[keep],
+        labels=files.labels if files.labels is None else files.labels[keep],
+        classes=files.classes,
+        mean=files.mean,
+        std=files.std,
+        name=files.name,
+        bad=bad,
+    )
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """Resize so that the short side is `size`, antialiased, then cut out the central size x size."""
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """(3, h, w) uint8 of an RGB image."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _exactly(height: int, width: int) -> Callable[[Image.Image], Image.Image]:
+    def check(image: Image.Image) -> Image.Image:
+        if (image.height, image.width) != (height, width):
+            raise DifferentSize(
+                f"an image has {image.height} x {image.width} pixels, others {height} x {width}; set data.size to "
+                "resize all, or data.hold to files"
+            )
+        return image
+
+    return check
