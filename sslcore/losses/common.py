@@ -1,0 +1,58 @@
+"""What the losses share: temperatures, and what is similar to what."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sslcore.ops.numerics import Scalar, as_scale, unit, widened
+
+# "cosine", "dot", or a module or function: similarity(queries (n, d), keys (m, d)) -> (n, m). With a method
+# project(queries) -> (n, d), such that similarity(q, k) = project(q) @ k.T, the matrix is never formed.
+Similarity = str | Callable[[Tensor, Tensor], Tensor]
+
+
+def inverse(temperature: Scalar) -> Float[Tensor, ""]:
+    """1 / temperature, the factor of every similarity.
+
+    Raises:
+        ValueError: the temperature is not positive (a learned one is not looked at: that would wait for the device).
+    """
+    if isinstance(temperature, Tensor):
+        return temperature.reciprocal()
+    if not temperature > 0:
+        raise ValueError(f"temperature divides the similarities and must be positive, not {temperature}")
+    return as_scale(1 / temperature)
+
+
+def projected(query: Tensor, similarity: Similarity) -> Tensor | None:
+    """Queries whose dot product with the keys (unit keys for "cosine") is the similarity; None if there are none.
+
+    Raises:
+        ValueError: the similarity is neither "cosine" nor "dot" nor callable.
+    """
+    if similarity == "cosine":
+        return unit(query)
+    if similarity == "dot":
+        return widened(query)
+    project: Any = getattr(similarity, "project", None)
+    if project is not None:
+        return widened(project(query))
+    if not callable(similarity):
+        raise ValueError(f'similarity is "cosine", "dot" or a module such as nn.Bilinear, not {similarity!r}')
+    return None
+
+
+def check_same_shape(**tensors: Tensor) -> None:
+    """Raise a ValueError naming the arguments unless all have one and the same (n, d) shape."""
+    shapes = {name: tuple(x.shape) for name, x in tensors.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 2 for shape in shapes.values()):
+        named = " and ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"{' and '.join(shapes)} must have the same shape (n, d), not {named}")
+
+
+def mean_over(values: Tensor, counted: Tensor) -> Tensor:
+    """Mean of the values that are counted; 0, with gradient 0, if there are none."""
+    return torch.where(counted, values, 0).sum() / counted.sum().clamp(min=1)

@@ -1,0 +1,111 @@
+"""InfoNCE: pick the positive out of the negatives.
+
+van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018, equation 4; with a queue of
+negatives He et al., "Momentum Contrast", CVPR 2020, equation 1; with the other positives of the batch one direction of
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (CLIP), 2021, and, with bilinear
+similarity, Srinivas et al., "CURL", ICML 2020, section 4.2.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from sslcore.losses.common import Similarity, check_same_shape, inverse, projected
+from sslcore.losses.exchange import gathered_row_lse
+from sslcore.ops import dense
+from sslcore.ops.numerics import Scalar, unit, widened
+from sslcore.ops.row import check_keys, lse_over_keys
+from sslcore.ops.tiles import Pairs
+
+
+def info_nce(
+    query: Float[Tensor, "n d"],
+    positive: Float[Tensor, "n d"],
+    negatives: Float[Tensor, "k d"] | Float[Tensor, "n k d"] | None = None,
+    *,
+    temperature: Scalar,
+    similarity: Similarity = "cosine",
+    query_ids: Int[Tensor, " n"] | None = None,
+    negative_ids: Int[Tensor, " k"] | Int[Tensor, "n k"] | None = None,
+    gather: bool = True,
+) -> Float[Tensor, ""]:
+    """Mean over i of -log( exp(s(q_i, p_i) / T) / (exp(s(q_i, p_i) / T) + sum_j exp(s(q_i, n_j) / T)) ).
+
+    Args:
+        query: (n, d).
+        positive: (n, d) the key that belongs to each query.
+        negatives: (k, d) keys shared by all queries, such as a queue; (n, k, d) keys of each query; None for the
+            positives of all the other queries.
+        temperature: T, a positive number, or a tensor without dimensions if it is learned.
+        similarity: "cosine", "dot", or a module such as `nn.Bilinear` (see `Similarity`).
+        query_ids, negative_ids: (n,) and (k,) or (n, k); negatives with the id of the query are left out. With
+            negatives=None give query_ids only: rows with equal ids are no negatives of each other.
+        gather: with several processes and negatives=None, take the other positives of all of them; all processes must
+            then call the loss and its backward. Their batches must be equally large.
+
+    Returns:
+        The mean over this process's queries. A query without any negative contributes 0.
+
+    Raises:
+        ValueError: shapes do not belong together, the temperature is not positive, or the similarity has no `project`
+            where one is needed.
+
+    Example:
+        >>> loss = info_nce(q, k, queue.features, temperature=0.2)
+    """
+    check_same_shape(query=query, positive=positive)
+    scale = inverse(temperature)
+    q = projected(query, similarity)
+    if q is None:
+        return _of_matrix(query, positive, negatives, scale, similarity, query_ids, negative_ids)
+
+    cosine = similarity == "cosine"
+    p = unit(positive) if cosine else widened(positive)
+    of_positive = (q * p).sum(1) * scale
+    if negatives is None:
+        _check_ids_of_batch(query, query_ids, negative_ids)
+        of_negatives = gathered_row_lse(q, positive, scale, query_ids, cosine=cosine, gather=gather)
+    else:
+        check_keys(query, negatives, query_ids, negative_ids)
+        of_negatives = lse_over_keys(q, negatives, scale, Pairs(query_ids, negative_ids), cosine=cosine)
+    return _loss(of_positive, of_negatives)
+
+
+def _loss(of_positive: Tensor, of_negatives: Tensor) -> Tensor:
+    """-log(e^p / (e^p + e^n)) = softplus(n - p): exact also where the positive is far ahead, and 0 for n = -inf."""
+    return functional.softplus(of_negatives - of_positive, threshold=40).mean()
+
+
+def _of_matrix(
+    query: Tensor,
+    positive: Tensor,
+    negatives: Tensor | None,
+    scale: Tensor,
+    similarity: Similarity,
+    query_ids: Tensor | None,
+    negative_ids: Tensor | None,
+) -> Tensor:
+    """For a similarity that only gives whole matrices."""
+    assert callable(similarity)
+    if negatives is not None and negatives.dim() == 3:
+        raise ValueError("negatives of each query (n, k, d) need a similarity with a method `project`, as nn.Bilinear")
+    of_positives = widened(similarity(query, positive)) * scale
+    if negatives is None:
+        _check_ids_of_batch(query, query_ids, negative_ids)
+        scores, key_ids = of_positives, query_ids
+        left_out = torch.eye(len(query), dtype=torch.bool, device=query.device)
+    else:
+        check_keys(query, negatives, query_ids, negative_ids)
+        scores, key_ids = widened(similarity(query, negatives)) * scale, negative_ids
+        left_out = torch.zeros_like(scores, dtype=torch.bool)
+    if query_ids is not None and key_ids is not None:
+        left_out |= query_ids[:, None] == key_ids
+    return _loss(of_positives.diagonal(), dense.masked_lse(scores, left_out))
+
+
+def _check_ids_of_batch(query: Tensor, query_ids: Tensor | None, negative_ids: Tensor | None) -> None:
+    if negative_ids is not None:
+        raise ValueError("negatives=None takes the positives as negatives: give their ids as query_ids")
+    if query_ids is not None and query_ids.shape != query.shape[:1]:
+        raise ValueError(f"query_ids need one id per query, ({len(query)},), not {tuple(query_ids.shape)}")

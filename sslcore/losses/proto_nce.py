@@ -1,0 +1,111 @@
+"""ProtoNCE: find an image's own cluster among all clusters.
+
+Li et al., "Prototypical Contrastive Learning of Unsupervised Representations" (PCL), ICLR 2021, equation 11 (the sum
+over prototypes, with a concentration for each) and equation 12 (the concentration).
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sslcore.losses.common import inverse
+from sslcore.ops.numerics import Scalar, unit, widened
+from sslcore.ops.row import lse_over_keys
+from sslcore.ops.tiles import Pairs
+
+
+def proto_nce(
+    features: Float[Tensor, "n d"],
+    prototypes: Float[Tensor, "k d"],
+    assignments: Int[Tensor, " n"],
+    *,
+    temperature: Scalar,
+    concentration: Float[Tensor, " k"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean over i of -log( exp(cos(v_i, c_s(i)) / phi_s(i)) / sum_j exp(cos(v_i, c_j) / phi_j) ).
+
+    One clustering; with several (PCL uses three) take the mean of their losses. All prototypes are contrasted with,
+    where PCL's code samples some 16 000: in one pass over them the whole sum takes as long.
+
+    The temperatures phi are the concentrations scaled to a mean of `temperature`, as in PCL's code: phi_j = temperature
+    * concentration_j / mean(concentration). A tight cluster (small concentration value) gets a small temperature, so
+    that its members need not move closer still.
+
+    Args:
+        features: (n, d).
+        prototypes: (k, d) centroids.
+        assignments: (n,) index of each feature's own centroid.
+        temperature: mean of the phi, a positive number, or a tensor without dimensions if it is learned.
+        concentration: (k,) positive, from `concentrations`; None for one temperature for all.
+
+    Raises:
+        ValueError: shapes do not belong together, or the temperature is not positive.
+    """
+    if features.dim() != 2 or prototypes.dim() != 2 or features.shape[1] != prototypes.shape[1]:
+        raise ValueError(
+            "features (n, d) need prototypes (k, d) of the same d, "
+            f"not {tuple(features.shape)} and {tuple(prototypes.shape)}"
+        )
+    if assignments.shape != features.shape[:1]:
+        raise ValueError(f"assignments must be one per feature, ({len(features)},), not {tuple(assignments.shape)}")
+    scale = inverse(temperature)
+    v = unit(features)
+    if concentration is None:
+        of_own = (v * unit(prototypes[assignments])).sum(1)
+        of_all = lse_over_keys(v, prototypes, scale, Pairs(), cosine=True)
+        return of_all.mean() - (scale * of_own).mean()
+
+    if concentration.shape != prototypes.shape[:1]:
+        raise ValueError(
+            f"concentrations must be one per prototype, ({len(prototypes)},), not {tuple(concentration.shape)}"
+        )
+    # A temperature for each key is a length for each key.
+    c = unit(prototypes) * (concentration.mean() / concentration)[:, None]
+    of_own = (v * c[assignments]).sum(1)
+    of_all = lse_over_keys(v, c, scale, Pairs(), cosine=False)
+    return of_all.mean() - (scale * of_own).mean()
+
+
+@torch.no_grad()
+def concentrations(
+    features: Float[Tensor, "n d"],
+    prototypes: Float[Tensor, "k d"],
+    assignments: Int[Tensor, " n"],
+    *,
+    smoothing: float = 10.0,
+) -> Float[Tensor, " k"]:
+    """How spread out each cluster is, as PCL defines it; scaled to a mean of one.
+
+    phi_j = sum of |v - c_j| over the Z members of cluster j / (Z log(Z + smoothing)), with Euclidean distances. A
+    cluster of one member or none takes the largest phi of the others; then all are clipped to the 10th and 90th
+    percentile (linear interpolation), as PCL's code does. If all features sit on their centroids, all are one.
+
+    Args:
+        features: (n, d) as they were clustered (unit rows for spherical k-means).
+        prototypes: (k, d) centroids.
+        assignments: (n,) index of each feature's centroid.
+        smoothing: alpha, keeps small clusters from extreme values.
+    """
+    x = widened(features)
+    distances = (x - widened(prototypes)[assignments]).norm(dim=1)
+    zeros = x.new_zeros(len(prototypes))
+    sums = zeros.index_add(0, assignments, distances)
+    sizes = zeros.index_add(0, assignments, torch.ones_like(distances))
+    phi = torch.where(sizes > 1, sums / (sizes * (sizes + smoothing).log()).clamp(min=1e-12), 0)
+    phi = torch.where(sizes > 1, phi, phi.max())
+    low, high = _percentiles(phi, 0.1, 0.9)
+    phi = phi.clamp(low, high)
+    mean = phi.mean()
+    return torch.where(mean > 0, phi / mean, 1.0)
+
+
+def _percentiles(values: Tensor, *fractions: float) -> list[Tensor]:
+    """Percentiles with linear interpolation; `torch.quantile` refuses more than 16 million values."""
+    ascending = values.sort().values
+    found = []
+    for fraction in fractions:
+        position = fraction * (len(values) - 1)
+        below = int(position)
+        above = min(below + 1, len(values) - 1)
+        found.append(torch.lerp(ascending[below], ascending[above], position - below))
+    return found
