@@ -2,9 +2,8 @@
 
 Two failures are common and easily missed because the run goes on without an error: the loss stays at the value that
 embeddings without information would give, or the embeddings collapse to a point or to a few directions. Both are told
-here.
-Their absence is no praise: RankMe and uniformity do not follow accuracy closely, a method without negatives can lower
-its loss without learning, and only a probe on labels says how useful the features are.
+here. Their absence is no praise: RankMe and uniformity do not follow accuracy closely, a method without negatives can
+lower its loss without learning, and only a probe on labels says how useful the features are.
 """
 
 import math
@@ -23,15 +22,14 @@ PATIENCE = 3
 """Epochs in a row that a sign must show: at the start of training each of them is normal."""
 AT_CHANCE = 0.01
 """A loss counts as at chance from this share below it. Runs that are stuck sit within a few thousandths (reports of
-SwAV's 8.006 = ln(3000), of SimCLR's 6.24 = ln(512)); small runs that learned had left chance by 10 % within an
-epoch."""
+SwAV's 8.006 = ln(3000), of SimCLR's 6.24 = ln(512)); small runs that learned had moved 10 % away
+early on."""
 COLLAPSED_STD = 0.1
 """Embeddings count as collapsed when their std is below this share of 1/sqrt(d). Embeddings spread over the sphere
 have 1."""
 COLLAPSED_RANK = 0.02
 """... or when RankMe is below this share of min(n, d), or below 2: almost everything lies along a line. A rule of
-thumb,
-set low on purpose: useful embeddings differ widely above it."""
+thumb, set low on purpose: useful embeddings differ widely above it."""
 
 
 @torch.no_grad()
@@ -103,13 +101,12 @@ class Health:
     dim: int
     """Length d of an embedding."""
     std: float
+    embedding_rank: float
+    """RankMe of the embeddings, which the loss compares."""
     rank_me: float
-    """Of the embeddings, which the loss compares."""
+    """RankMe of the backbone's features, which the probes and the exported backbone use."""
+    alignment: float
     uniformity: float
-    alignment: float | None = None
-    """None where only one view was given."""
-    feature_rank_me: float | None = None
-    """RankMe of the backbone's features, which the probes and the exported backbone use; None where not given."""
 
     @property
     def spread(self) -> float:
@@ -118,45 +115,39 @@ class Health:
 
     def as_dict(self) -> dict[str, float]:
         """Names and numbers for a metrics file."""
-        values = {
+        return {
             "embedding_std": self.std,
             "embedding_spread": self.spread,
+            "embedding_rank": self.embedding_rank,
             "rank_me": self.rank_me,
-            "feature_rank_me": self.feature_rank_me,
-            "uniformity": self.uniformity,
             "alignment": self.alignment,
+            "uniformity": self.uniformity,
         }
-        return {name: value for name, value in values.items() if value is not None}
 
 
 def measure_health(
-    *,
-    view_a: Float[Tensor, "n d"],
-    view_b: Float[Tensor, "n d"] | None = None,
-    features: Float[Tensor, "n f"] | None = None,
+    *, features: Float[Tensor, "n f"], view_a: Float[Tensor, "n d"], view_b: Float[Tensor, "n d"]
 ) -> Health:
     """All readings of a batch; from a few hundred images they are steady.
 
-    Costs two singular value decompositions and an n x n product, which is little once an epoch. Embeddings that are not
-    finite give nan throughout, which `verdict` puts in words.
+    Costs two singular value decompositions and an n x n product, which is little once an epoch. Values that are not finite
+    give nan throughout, which `verdict` puts in words.
 
     Args:
-        view_a: (n, d) embeddings, the ones that the loss compares.
-        view_b: (n, d) embeddings of another view of the same images.
         features: (n, f) features of the backbone.
+        view_a, view_b: (n, d) embeddings of two views of the same images, the ones that the loss compares.
     """
     samples, dim = view_a.shape
-    given = [x for x in (view_a, view_b, features) if x is not None]
-    if not all(torch.isfinite(x).all() for x in given):
-        return Health(samples, dim, math.nan, math.nan, math.nan)
+    if not all(torch.isfinite(x).all() for x in (features, view_a, view_b)):
+        return Health(samples, dim, math.nan, math.nan, math.nan, math.nan, math.nan)
     return Health(
         samples,
         dim,
         std=embedding_std(view_a),
-        rank_me=rank_me(view_a),
+        embedding_rank=rank_me(view_a),
+        rank_me=rank_me(features),
+        alignment=alignment(view_a, view_b),
         uniformity=uniformity(view_a) if samples > 1 else math.nan,
-        alignment=None if view_b is None else alignment(view_a, view_b),
-        feature_rank_me=None if features is None else rank_me(features),
     )
 
 
@@ -229,8 +220,9 @@ def _at_chance(
     if epochs < patience:
         return []
     return [
-        f"the loss has stayed at chance ({losses[-1]:.2f} of {chance:.2f} = ln({round(math.exp(chance))})) for {epochs:g} "
-        f"epochs: the embeddings do not tell images apart; usual cures: {_CURES_CHANCE.get(method, _CURES_CHANCE_ANY)}"
+        f"the loss has stayed at chance ({losses[-1]:.2f} of {chance:.2f} = ln({round(math.exp(chance))})) "
+        f"for {epochs:g} epochs: the embeddings do not tell images apart; "
+        f"usual cures: {_CURES_CHANCE.get(method, _CURES_CHANCE_ANY)}"
     ]
 
 
@@ -245,10 +237,10 @@ def _collapsed(history: Sequence[Health], method: str, patience: int) -> list[st
         ]
     epochs = _in_a_row(history, _is_a_line)
     if epochs >= patience:
-        rank, most = history[-1].rank_me, min(history[-1].samples, history[-1].dim)
+        rank, most = history[-1].embedding_rank, min(history[-1].samples, history[-1].dim)
         return [
-            f"the embeddings have collapsed to few directions: RankMe {rank:.1f} of at most {most}, for {epochs} epochs; "
-            f"usual cures: {cures}"
+            f"the embeddings have collapsed to few directions: RankMe {rank:.1f} of at most {most}, "
+            f"for {epochs} epochs; usual cures: {cures}"
         ]
     return []
 
@@ -258,7 +250,7 @@ def _is_a_point(health: Health) -> bool:
 
 
 def _is_a_line(health: Health) -> bool:
-    return health.rank_me < max(2.0, COLLAPSED_RANK * min(health.samples, health.dim))
+    return health.embedding_rank < max(2.0, COLLAPSED_RANK * min(health.samples, health.dim))
 
 
 def _in_a_row(values: Sequence[T], sign: Callable[[T], bool]) -> int:

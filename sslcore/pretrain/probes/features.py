@@ -1,8 +1,7 @@
 """Features of a frozen backbone over a data set."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -11,8 +10,7 @@ from torch import Tensor, nn
 from sslcore.errors import DataError
 
 
-@dataclass(frozen=True)
-class Features:
+class Features(NamedTuple):
     """Features of N images with what is known of them.
 
     Attributes:
@@ -24,9 +22,6 @@ class Features:
     features: Float[Tensor, "N d"]
     labels: Int[Tensor, " N"] | None
     ids: Int[Tensor, " N"]
-
-    def __len__(self) -> int:
-        return len(self.features)
 
 
 def embed(

@@ -1,0 +1,487 @@
+"""Any backbone for evaluation and export, whoever trained it, together with the preprocessing that it expects.
+
+Weights are untrusted: what a file says of itself is checked, the network is laid out without memory first, and nothing
+is allocated for it unless names and shapes fit.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import torchvision
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from sslcore.augment import EvalView
+from sslcore.errors import CheckpointError
+from sslcore.nn import build_backbone
+from sslcore.pretrain.data.datasets import IMAGENET_MEAN, IMAGENET_STD
+from sslcore.pretrain.recipe import BackboneSettings
+from sslcore.storage import newest_checkpoint, read_metadata, read_weights
+
+IN_CHECKPOINT = "method.encoder."
+"""What stands before a backbone's names among the tensors of a pretraining checkpoint."""
+
+
+OURS = ("resnet18", "resnet34", "resnet50")
+"""torchvision's networks that `build_backbone` builds itself."""
+
+
+class Description(BaseModel):
+    """What must be known to rebuild a backbone and to feed it; travels with its weights."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    backbone: BackboneSettings
+    in_channels: Annotated[int, Field(ge=1, le=1024)]
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    size: Annotated[int, Field(ge=1, le=4096)]
+    method: str | None = None
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A backbone and how to use it.
+
+    Attributes:
+        backbone: (n, c, s, s) normalised images to (n, d) features; `backbone.dim` is d.
+        mean, std: per channel, of pixel values in [0, 1].
+        size: side of the images that it was trained on.
+        in_channels: c.
+        description: where it comes from, in words.
+        matched: names of its weights that were found in the source.
+        unmatched: names in the source that are not the backbone's: heads, momentum encoders and the like.
+        settings: what `build_backbone` needs, or None for networks that it does not build.
+    """
+
+    backbone: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
+    in_channels: int
+    description: str
+    matched: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
+    settings: BackboneSettings | None = None
+
+    @property
+    def dim(self) -> int:
+        """Length of a feature vector."""
+        return int(self.backbone.dim)  # type: ignore[arg-type]
+
+    def metadata(self) -> dict[str, Any]:
+        """Plain values for `Description`. Raises CheckpointError for a network that Surnia cannot rebuild."""
+        if self.settings is None:
+            raise CheckpointError(f"{self.description} is not a network that Surnia builds, so it cannot describe it")
+        return {
+            "backbone": self.settings.model_dump(mode="json"),
+            "in_channels": self.in_channels,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "size": self.size,
+        }
+
+    def eval_view(self) -> EvalView:
+        """The centre crop and normalisation that evaluation shows it."""
+        return EvalView(size=self.size, mean=self.mean, std=self.std, resize=eval_resize(self.size))
+
+
+def eval_resize(size: int) -> int:
+    """Short side before the centre crop: 256 for 224 as everyone does; small images are shown whole."""
+    return round(size * 256 / 224) if size >= 96 else size
+
+
+class Pixels(nn.Module):
+    """The pixels themselves as features: what every backbone must beat."""
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.name = "pixels"
+        self.dim = channels * size * size
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        return x.flatten(1)
+
+
+def load_backbone(
+    source: str | Path,
+    *,
+    architecture: BackboneSettings | None = None,
+    in_channels: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
+) -> LoadedBackbone:
+    """A backbone on the CPU, in evaluation mode.
+
+    Args:
+        source: one of
+
+            * a run directory (its newest sound checkpoint) or a single checkpoint folder;
+            * a `.safetensors` file that Surnia exported;
+            * a `.pth`, `.pt`, `.pth.tar` or `.safetensors` file of a ResNet from elsewhere: torchvision's names behind
+              any prefix (MoCo's `module.encoder_q.`, lightly's and solo-learn's `backbone.`), or numbered as in
+              `nn.Sequential(*resnet.children())`; which ResNet it is follows from the names and shapes;
+            * `torchvision:NAME`, an untrained network of torchvision, or `torchvision:NAME=FILE` with weights;
+            * `random:SOURCE`, the same network as `SOURCE` with fresh random weights: the baseline of a trained one;
+            * `pixels`, no network at all.
+        architecture: which backbone a foreign file holds, where it cannot be told from the names (`tiny`).
+        in_channels: colour channels for `pixels` and `torchvision:...` (default 3); files know theirs.
+        size: side of the images; default what the source says, else 224, or 32 for `pixels` and small-image stems.
+        seed: of random weights.
+
+    Raises:
+        CheckpointError: there is no such source, it is damaged, or its weights do not fit; names what matched and what
+            did not.
+    """
+    text = str(source)
+    if text == "pixels":
+        loaded = _pixels(in_channels or 3, size or 32)
+    elif text.startswith("random:"):
+        like = load_backbone(text.removeprefix("random:"), architecture=architecture, in_channels=in_channels)
+        loaded = _fresh(like, seed)
+    elif text.startswith("torchvision:"):
+        loaded = _torchvision(text.removeprefix("torchvision:"), in_channels or 3, seed)
+    else:
+        loaded = _from_disk(Path(source), architecture)
+    loaded.backbone.eval()
+    if size is not None and size != loaded.size:
+        if loaded.backbone.name == "pixel_encoder":
+            raise CheckpointError(f"{loaded.description} works for images of {loaded.size} pixels only, not {size}")
+        loaded = replace(loaded, size=size)
+    return loaded
+
+
+# --- sources -------------------------------------------------------------------------------------------------------
+
+
+def _pixels(channels: int, size: int) -> LoadedBackbone:
+    zeros, ones, words = (0.0,) * channels, (1.0,) * channels, f"raw pixels, {channels} x {size} x {size}"
+    return LoadedBackbone(Pixels(channels, size), zeros, ones, size, channels, words)
+
+
+def _fresh(like: LoadedBackbone, seed: int) -> LoadedBackbone:
+    """Random weights in the place of the loaded ones."""
+    if isinstance(like.backbone, Pixels):
+        raise CheckpointError(
+            "pixels have no weights to draw at random: name a run, a file or torchvision:NAME instead"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if like.settings is None:
+            network: nn.Module = TorchvisionBackbone(str(like.backbone.name), like.in_channels)
+        else:
+            network = _build(like.settings, like.in_channels, like.size)
+    described = f"{network.name} with random weights (seed {seed})"
+    return replace(like, backbone=network, description=described, matched=(), unmatched=())
+
+
+def _torchvision(name: str, in_channels: int, seed: int) -> LoadedBackbone:
+    name, _, file = name.partition("=")
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise CheckpointError(
+            f"torchvision has no classification network {name!r}; it has {_some(known, 6)} "
+            f"({len(known)} in torchvision.models.list_models())"
+        )
+    mean, std = _imagenet_statistics(in_channels)
+    settings = BackboneSettings(name=name) if name in OURS else None  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _build(settings, in_channels, 224) if settings else TorchvisionBackbone(name, in_channels)
+    described = f"torchvision's {name} with random weights (seed {seed})"
+    loaded = LoadedBackbone(network, mean, std, 224, in_channels, described, settings=settings)
+    if not file:
+        return loaded
+    tensors = read_weights(file)
+    matched, unmatched = _fill(network, tensors, tensors, Path(file))
+    described = f"torchvision's {name} with the weights of {file}"
+    return replace(loaded, description=described, matched=matched, unmatched=unmatched)
+
+
+def _from_disk(path: Path, architecture: BackboneSettings | None) -> LoadedBackbone:
+    if not path.exists():
+        raise CheckpointError(
+            f"there is no {path}: give a run directory, a checkpoint, a weight file, torchvision:NAME or pixels"
+        )
+    if path.is_dir():
+        path = _checkpoint_of(path)
+    everything, values = read_weights(path), read_metadata(path)
+    if not values and not path.is_dir():
+        return _foreign(everything, architecture, path)
+    description = _validated(values, path)
+    tensors = {name.removeprefix(IN_CHECKPOINT): t for name, t in everything.items() if name.startswith(IN_CHECKPOINT)}
+    return _described(description, tensors or everything, everything, path)
+
+
+def _checkpoint_of(path: Path) -> Path:
+    """The newest sound checkpoint of a run directory or of the folder of its checkpoints; or the checkpoint it is."""
+    for folder in (path / "checkpoints", path):
+        skipped: list[str] = []
+        found = newest_checkpoint(folder, report=skipped.append)
+        if found is not None:
+            return found
+        if skipped:
+            raise CheckpointError(f"{folder} holds no checkpoint that can be read: {'; '.join(skipped)}")
+    if (path / "checkpoints").is_dir():
+        raise CheckpointError(f"the run {path} was stopped before its first checkpoint: resume it, or give another run")
+    return path
+
+
+def _described(
+    description: Description, tensors: Mapping[str, Tensor], everything: Mapping[str, Tensor], path: Path
+) -> LoadedBackbone:
+    """What says itself how it is to be built."""
+    with torch.device("meta"):
+        network = _build(description.backbone, description.in_channels, description.size)
+    matched, unmatched = _fill(network, tensors, everything, path, IN_CHECKPOINT)
+    trained = f", trained with {description.method}" if description.method else ""
+    return LoadedBackbone(
+        network,
+        description.mean,
+        description.std,
+        description.size,
+        description.in_channels,
+        f"{description.backbone.name} of {path}{trained}",
+        matched,
+        unmatched,
+        # Where these weights once came from is of no use to whoever rebuilds the network.
+        description.backbone.model_copy(update={"weights": None}),
+    )
+
+
+def _foreign(tensors: dict[str, Tensor], architecture: BackboneSettings | None, path: Path) -> LoadedBackbone:
+    """What has to be recognised by its names and shapes."""
+    prefix, renamed = "", tensors
+    if architecture is None or architecture.name.startswith("resnet"):
+        prefix, renamed = _as_torchvision(tensors, path)
+    in_channels = _first_channels(renamed)
+    name = architecture.name if architecture else _which_resnet(renamed, path)
+    if architecture is None and name in OURS:
+        stem = "small" if renamed["conv1.weight"].shape[-1] == 3 else "imagenet"
+        architecture = BackboneSettings(name=name, stem=stem)  # type: ignore[arg-type]
+    size = _usual_size(architecture)
+    with torch.device("meta"):
+        network = _build(architecture, in_channels, size) if architecture else TorchvisionBackbone(name, in_channels)
+    matched, unmatched = _fill(network, renamed, tensors, path, prefix)
+    mean, std = _imagenet_statistics(in_channels)
+    words = f"{name} of {path}" + (f" (names behind {prefix!r})" if prefix else "")
+    return LoadedBackbone(network, mean, std, size, in_channels, words, matched, unmatched, architecture)
+
+
+def _usual_size(settings: BackboneSettings | None) -> int:
+    """Side of the images that such a network is usually trained on, for files that do not tell."""
+    if settings is None:
+        return 224
+    if settings.name == "pixel_encoder":
+        return 84
+    return 32 if settings.name == "tiny" or settings.stem == "small" else 224
+
+
+def _first_channels(tensors: Mapping[str, Tensor]) -> int:
+    """Input channels of the first convolution, 3 if there is none."""
+    first = tensors.get("conv1.weight", next((t for t in tensors.values() if t.ndim == 4), None))
+    return int(first.shape[1]) if first is not None and first.ndim == 4 else 3
+
+
+def _imagenet_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """ImageNet's mean and deviation, averaged over colours for other than three channels."""
+    if channels == 3:
+        return IMAGENET_MEAN, IMAGENET_STD
+    return (sum(IMAGENET_MEAN) / 3,) * channels, (sum(IMAGENET_STD) / 3,) * channels
+
+
+# --- networks ------------------------------------------------------------------------------------------------------
+
+
+def _build(settings: BackboneSettings, in_channels: int, size: int) -> nn.Module:
+    try:
+        return build_backbone(
+            settings.name, stem=settings.stem, width=settings.width, in_channels=in_channels, size=size
+        )
+    except (ValueError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"cannot build a {settings.name} as described: {error}") from error
+
+
+class TorchvisionBackbone(nn.Module):
+    """A classification network of torchvision without its last linear layer.
+
+    Args:
+        name: as in `torchvision.models.get_model`.
+        in_channels: must be 3.
+
+    Raises:
+        CheckpointError: the network has no linear layer at its end, or the images do not have three channels.
+    """
+
+    def __init__(self, name: str, in_channels: int = 3) -> None:
+        super().__init__()
+        if in_channels != 3:
+            raise CheckpointError(f"torchvision's {name} takes images of 3 channels, not {in_channels}")
+        network = torchvision.models.get_model(name, weights=None)
+        ends = [
+            (path, layer)
+            for path, layer in network.named_modules()
+            if isinstance(layer, nn.Linear) and path.split(".")[0] in ("fc", "classifier", "head", "heads")
+        ]
+        if not ends:
+            raise CheckpointError(
+                f"torchvision's {name} does not end in a linear layer, so it is not clear what its features are"
+            )
+        path, layer = ends[-1]
+        network.set_submodule(path, nn.Identity())
+        self.network = network
+        self.name = name
+        self.dim = layer.in_features
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        return self.network(x)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Under torchvision's own names."""
+        return self.network.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Under torchvision's own names."""
+        return self.network.load_state_dict(state_dict, strict, assign)
+
+
+def _fill(
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    everything: Mapping[str, Tensor],
+    where: Path,
+    prefix: str = "",
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Put weights into a network; names that matched, and names of `everything` that found no place.
+
+    Args:
+        network: possibly without memory yet (on the meta device).
+        tensors: weights under the network's names.
+        everything: all that the source held, under its own names.
+        where: the source, for messages.
+        prefix: what stood before the network's names.
+
+    Raises:
+        CheckpointError: a weight is missing or has another shape.
+    """
+    wanted = network.state_dict()
+    # A counter that only averaging without momentum reads; old files lack it.
+    counters = {key: torch.zeros((), dtype=torch.int64) for key in wanted if key.endswith("num_batches_tracked")}
+    missing = [key for key in wanted if key not in tensors and key not in counters]
+    wrong = [key for key in wanted if key in tensors and tensors[key].shape != wanted[key].shape]
+    if missing or wrong:
+        count = len(wanted) - len(counters)
+        parts = [f"{count - len(missing) - len(wrong)} of {count} weights match"]
+        if missing:
+            parts.append(f"{len(missing)} are missing ({_some(missing)})")
+        if wrong:
+            key = wrong[0]
+            shapes = f"{key} is {tuple(tensors[key].shape)}, wanted {tuple(wanted[key].shape)}"
+            parts.append(f"{len(wrong)} have another shape ({shapes})")
+        rest = [key for key in everything if key.removeprefix(prefix) not in wanted]
+        if rest:
+            parts.append(f"{len(rest)} in the file are not its own ({_some(rest)})")
+        raise CheckpointError(f"{where} does not fit {network.name}: {', '.join(parts)}")
+    found = {key: tensors[key].detach().to(wanted[key].dtype).clone() for key in wanted if key in tensors}
+    network.load_state_dict({**counters, **found}, assign=True)
+    for parameter in network.parameters():
+        parameter.requires_grad_()
+    used = {id(tensors[key]) for key in wanted if key in tensors}
+    return tuple(found), tuple(key for key, value in everything.items() if id(value) not in used)
+
+
+def _some(names: Sequence[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+# --- foreign names -------------------------------------------------------------------------------------------------
+
+# First convolution of the second stage's first block: every ResNet has it, and whatever stands before it is the prefix.
+_NAMED = re.compile(r"^(?P<prefix>.*?)layer1\.0\.conv1\.weight$")
+_NUMBERED = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)\.0\.conv1\.weight$")
+_SECOND_COPY = re.compile(r"momentum|encoder_k|target|teacher|ema|key")
+
+
+def _as_torchvision(tensors: Mapping[str, Tensor], path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The prefix of a ResNet's weights and the weights under torchvision's names.
+
+    Where a file holds two copies (query and key encoder, student and teacher), the one that was trained by gradients.
+    """
+    named = [match["prefix"] for key in tensors if (match := _NAMED.match(key))]
+    numbered = [match["prefix"] for key in tensors if (match := _NUMBERED.match(key))]
+    prefixes = named or numbered
+    if not prefixes:
+        raise CheckpointError(
+            f"{path} holds no ResNet that can be recognised: none of its {len(tensors)} weights is called "
+            f"...layer1.0.conv1.weight ({_some(list(tensors))}); name the architecture if it is another network"
+        )
+    prefix = min(prefixes, key=lambda p: (bool(_SECOND_COPY.search(p)), len(p)))
+    mine = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    if not named:
+        mine = {_unnumbered(key, mine): value for key, value in mine.items()}
+    # Networks for small images often call the projection of a block its shortcut.
+    return prefix, {key.replace(".shortcut.", ".downsample."): value for key, value in mine.items()}
+
+
+def _unnumbered(key: str, weights: Mapping[str, Tensor]) -> str:
+    """`4.0.conv1.weight` -> `layer1.0.conv1.weight`, as the children of a ResNet are numbered in an nn.Sequential."""
+    stages = sorted(
+        int(match["number"]) for name in weights if (match := _NUMBERED.match(name)) and not match["prefix"]
+    )
+    number, _, rest = key.partition(".")
+    names = {"0": "conv1", "1": "bn1"} | {str(stage): f"layer{i}" for i, stage in enumerate(stages, start=1)}
+    return f"{names.get(number, number)}.{rest}"
+
+
+def _which_resnet(weights: Mapping[str, Tensor], path: Path) -> str:
+    """torchvision's name of the ResNet that has these weights.
+
+    Raises:
+        CheckpointError: none has.
+    """
+    blocks = [len({key.split(".")[1] for key in weights if key.startswith(f"layer{i}.")}) for i in range(1, 5)]
+    deep = "layer1.0.conv3.weight" in weights
+    names = {
+        "2-2-2-2": "resnet18",
+        "3-4-6-3": "resnet50" if deep else "resnet34",
+        "3-4-23-3": "resnet101",
+        "3-8-36-3": "resnet152",
+    }
+    found = names.get("-".join(map(str, blocks)))
+    if found is None or "conv1.weight" not in weights:
+        raise CheckpointError(
+            f"{path} holds a ResNet with {', '.join(map(str, blocks))} blocks in its stages, which is none of "
+            f"{', '.join(names)}; name the architecture if you know it"
+        )
+    return found
+
+
+# --- descriptions --------------------------------------------------------------------------------------------------
+
+
+def _validated(values: Any, path: Path) -> Description:
+    """What a file says of itself, checked.
+
+    Raises:
+        CheckpointError: it says nothing useful, or contradicts itself.
+    """
+    try:
+        description = Description.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise CheckpointError(
+            f"{path} does not say which backbone it holds ({field}: {first['msg'].lower()}): it is not a pretraining "
+            "checkpoint or an exported backbone of Surnia"
+        ) from error
+    if not len(description.mean) == len(description.std) == description.in_channels:
+        raise CheckpointError(
+            f"{path} contradicts itself: {description.in_channels} channels, but {len(description.mean)} means and "
+            f"{len(description.std)} deviations; export it anew"
+        )
+    return description
