@@ -161,14 +161,17 @@ def _shown(value: Any) -> str:
 def _check_paths(loaded: Loaded[Recipe]) -> None:
     problems = []
     data, weights = loaded.recipe.data.path, loaded.recipe.backbone.weights
-    if not data:
+    folder = Path(data).expanduser()
+    if not data and loaded.recipe.data.kind == "fashion_mnist":
+        pass  # Debian's package has a fixed place for it
+    elif not data:
         problems.append(
             f"{loaded.where('data.path')}  data.path is missing: say where the images are, here or with --data.path DIR"
         )
-    elif not Path(data).exists():
-        problems.append(
-            f"{loaded.where('data.path')}  data.path: there is nothing at '{data}'{similar_path(Path(data))}"
-        )
+    elif not folder.exists():
+        problems.append(f"{loaded.where('data.path')}  data.path: there is nothing at '{data}'{similar_path(folder)}")
+    elif not folder.is_dir():
+        problems.append(f"{loaded.where('data.path')}  data.path: '{data}' is a file, not a folder; unpack archives")
     if weights is not None and not Path(weights).exists():
         problems.append(
             f"{loaded.where('backbone.weights')}  backbone.weights: there is nothing at '{weights}'"
