@@ -149,12 +149,14 @@ class FeatureQueue(nn.Module):
         slots = own * self.size + (self.pointer[own] + rank) % self.size
 
         # Selecting the kept rows would wait for the device to know how many there are. Instead the others repeat the
-        # write of one kept row, which changes nothing; if none is kept, all write back what is there already.
-        one = keep.to(torch.uint8).argmax()
+        # write of one kept row, which changes nothing; if none is kept, the one slot written gets its old row back.
+        one = keep.to(torch.uint8).argmax(dim=0, keepdim=True)
+        source = torch.where(keep, torch.arange(len(rows), device=rows.device), one)
+        slots, slot = slots[source], slots[one]
         storage = self.features.view(-1, self.dim)
-        slots = torch.where(keep, slots, slots[one])
-        written = torch.where(keep[:, None], rows, torch.where(keep.any(), rows[one], storage[slots[one]]))
-        storage.index_copy_(0, slots, written)
+        before = storage[slot]
+        storage.index_copy_(0, slots, rows[source])
+        storage.index_copy_(0, slot, torch.where(keep.any(), storage[slot], before))
         self.pointer.add_(counts).remainder_(self.size)
         self.count.add_(counts).clamp_(max=self.size)
 

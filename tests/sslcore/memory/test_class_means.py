@@ -52,6 +52,12 @@ def test_half_precision_features_are_averaged_in_float32_and_leave_no_graph():
     assert not ours.vectors.requires_grad
 
 
+def test_an_update_never_waits_for_the_device():
+    """On the meta device nothing has a value, so that reading one back raises."""
+    ours = ClassMeans(3, 2, momentum=0.5).to("meta")
+    ours.update(torch.randn(4, 2, device="meta"), torch.zeros(4, dtype=torch.int64, device="meta"))
+
+
 def test_a_class_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="label 3 has no mean: there are 3 classes"):
         ClassMeans(3, 2, momentum=0.5).update(torch.randn(2, 2), torch.tensor([0, 3]))

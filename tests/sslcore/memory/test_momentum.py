@@ -118,6 +118,12 @@ def test_weights_of_several_types_are_grouped():
     assert sorted(len(group[0]) for group in groups) == [2, 4]
 
 
+def test_an_update_never_waits_for_the_device():
+    """On the meta device nothing has a value, so that reading one back raises."""
+    online = encoder().to("meta")
+    MomentumEncoder(online, 0.9, buffers="ema").update(online)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_restored_copy_continues_alike(dtype):
     online = encoder(dtype)
