@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sslcore.distributed import all_reduce_sum, rank, world_size
+from sslcore.losses import concentrations
 
 _TILE = 1 << 24  # similarities held at a time: 64 MB
 
@@ -28,12 +29,12 @@ class KMeansPrototypes(nn.Module):
     Attributes:
         vectors: (k, d) the centroids, of length 1; zeros before the first fit.
         assignments: (N,) which centroid each row of the fitted features belongs to; empty before the first fit.
-        concentration: (k,) PCL's phi of each cluster: its spread, scaled to take the temperature's place in the loss;
-            small for a dense cluster. Ones before the first fit.
+        concentration: (k,) PCL's phi of each cluster, see `sslcore.losses.concentrations`; small for a dense cluster.
+            Ones before the first fit.
 
     Example:
         >>> prototypes = KMeansPrototypes(count=100, dim=128)
-        >>> prototypes.fit(features, temperature=0.2)        # (N, 128), row i for image i
+        >>> prototypes.fit(features)                         # (N, 128), row i for image i
         >>> own = prototypes.vectors[prototypes.assignments[ids]]
     """
 
@@ -56,7 +57,7 @@ class KMeansPrototypes(nn.Module):
         return len(self.assignments) > 0
 
     @torch.no_grad()
-    def fit(self, features: Float[Tensor, "N d"], *, temperature: float, iterations: int = 20) -> None:
+    def fit(self, features: Float[Tensor, "N d"], *, temperature: float = 1.0, iterations: int = 20) -> None:
         """Cluster the rows by the angle between them.
 
         Starts from `count` different rows. A centroid that loses all its rows is put on the row that is farthest from
@@ -65,7 +66,7 @@ class KMeansPrototypes(nn.Module):
 
         Args:
             features: (N, d) of any length; only their directions count.
-            temperature: mean of the concentrations, see `concentrations`.
+            temperature: mean of the concentrations. `proto_nce` scales them itself, to a mean of its temperature.
             iterations: most rounds of assigning rows and moving centroids; fewer if no row changes its cluster.
 
         Raises:
@@ -73,6 +74,8 @@ class KMeansPrototypes(nn.Module):
         """
         if iterations < 1:
             raise ValueError(f"k-means needs at least one iteration, not {iterations}")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, not {temperature}")
         if len(features) < self.count:
             raise ValueError(f"{len(features)} features cannot make {self.count} clusters: ask for fewer clusters")
         if not features.isfinite().all():
@@ -88,7 +91,7 @@ class KMeansPrototypes(nn.Module):
             if torch.equal(before, nearest):
                 break
         self.assignments = nearest
-        self.concentration.copy_(concentrations(rows, self.vectors, nearest, temperature=temperature))
+        self.concentration.copy_(temperature * concentrations(rows, self.vectors, nearest))
 
     def _assign(self, rows: Float[Tensor, "N d"]) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
         """The most similar centroid of every row, and how similar it is.
@@ -126,44 +129,6 @@ class KMeansPrototypes(nn.Module):
 
     def extra_repr(self) -> str:
         return f"count={self.count}, dim={self.vectors.shape[1]}, seed={self.seed}"
-
-
-def concentrations(
-    rows: Float[Tensor, "N d"],
-    vectors: Float[Tensor, "k d"],
-    assignments: Int[Tensor, " N"],
-    *,
-    temperature: float,
-    alpha: float = 10.0,
-) -> Float[Tensor, " k"]:
-    """How widely the rows of each cluster are spread: PCL, section 3.3, phi = sum_z |v_z - c| / (Z log(Z + alpha)).
-
-    As in the authors' code, a cluster of fewer than two rows, which says nothing about spread, takes the largest phi of
-    the others; then all are clipped to their 10th and 90th percentile and scaled so that their mean is `temperature`.
-
-    Args:
-        rows: (N, d) features of length 1, v.
-        vectors: (k, d) centroids of length 1, c.
-        assignments: (N,) the centroid of each row; Z of them are equal.
-        temperature: mean of the result.
-        alpha: keeps small clusters from looking too dense.
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, not {temperature}")
-    distance = torch.empty(len(rows), dtype=rows.dtype, device=rows.device)
-    step = max(1, _TILE // rows.shape[1])
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        distance[part] = (rows[part] - vectors[assignments[part]]).norm(dim=1)
-    total = 2 * _exact_sums(distance[:, None] / 2, assignments, len(vectors))[:, 0]
-    sizes = _sizes(assignments, len(vectors)).double()
-    phi = total / (sizes.clamp(min=1) * torch.log(sizes + alpha))
-    phi = torch.where(sizes > 1, phi, torch.where(sizes > 1, phi, 0.0).max())
-
-    low, high = phi.quantile(phi.new_tensor([0.1, 0.9]))
-    phi = phi.clamp(low, high)
-    mean = phi.mean()
-    return torch.where(mean > 0, temperature * phi / mean, temperature).to(rows.dtype)  # all rows on their centroid
 
 
 def _sizes(assignments: Int[Tensor, " N"], count: int) -> Int[Tensor, " k"]:

@@ -83,9 +83,10 @@ class MomentumEncoder(nn.Module):
             ValueError: the encoder does not have the weights, or the buffers, that were copied.
         """
         weight = 1 - (self.momentum if momentum is None else _checked(momentum))
-        old = [self._average(i, p) for i, p in enumerate(self.module.parameters())]
+        weights = list(self.module.parameters())
+        old = [self._average(i, p) for i, p in enumerate(weights)]
         _lerp(old, _matching(old, encoder.parameters(), "weights"), weight)
-        low = [(p, average) for p, average in zip(self.module.parameters(), old) if p is not average]
+        low = [(p, average) for p, average in zip(weights, old) if p is not average]
         _copy([p for p, _ in low], [average for _, average in low])
         if self.buffer_rule != "own":
             self._update_buffers(encoder, weight)

@@ -1,12 +1,9 @@
-import math
-
-import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
 
+from sslcore.losses import concentrations
 from sslcore.memory import KMeansPrototypes, kmeans_prototypes
-from sslcore.memory.kmeans_prototypes import concentrations
 
 
 def blobs(clusters, each, dim, spread, seed=0):
@@ -28,16 +25,6 @@ def step_by_loops(rows, vectors):
         if mine:
             moved[j] = normalize(sum(mine), dim=0)
     return moved, nearest
-
-
-def phi_by_loops(rows, vectors, nearest, alpha=10.0):
-    """PCL's equation, one cluster at a time; lone rows take the largest."""
-    spread = {}
-    for j in range(len(vectors)):
-        distances = [float((row - vectors[j]).norm()) for row, n in zip(rows, nearest.tolist(), strict=True) if n == j]
-        if len(distances) > 1:
-            spread[j] = sum(distances) / (len(distances) * math.log(len(distances) + alpha))
-    return np.array([spread.get(j, max(spread.values())) for j in range(len(vectors))])
 
 
 def fitted(count, features, seed=0, temperature=0.2, iterations=20):
@@ -119,19 +106,6 @@ def test_all_similarities_are_never_held_at_once(monkeypatch):
     assert max(largest) <= 4096
 
 
-def test_concentrations_equal_the_equation_and_the_published_clipping():
-    rows = normalize(torch.randn(80, 4, dtype=torch.float64), dim=1)
-    vectors = normalize(torch.randn(12, 4, dtype=torch.float64), dim=1)
-    nearest = torch.randint(0, 10, (80,))
-    nearest[7] = 10  # a lone row; cluster 11 has none
-    ours = concentrations(rows, vectors, nearest, temperature=0.2)
-
-    phi = phi_by_loops(rows, vectors, nearest)
-    clipped = np.clip(phi, np.percentile(phi, 10), np.percentile(phi, 90))
-    torch.testing.assert_close(ours, torch.tensor(0.2 * clipped / clipped.mean()), rtol=1e-9, atol=0)
-    assert ours[10] == ours[11] == ours.max()
-
-
 def test_fit_reports_the_concentrations_of_its_clusters():
     features, truth = blobs(2, 50, 8, 0.0)
     features[truth == 0] += 0.3 * torch.randn(50, 8) * features[truth == 0].norm(dim=1, keepdim=True)
@@ -139,10 +113,8 @@ def test_fit_reports_the_concentrations_of_its_clusters():
     loose = ours.assignments[truth == 0][0]
     assert ours.concentration[loose] > 5 * ours.concentration[1 - loose]
     assert ours.concentration.mean().item() == pytest.approx(0.3)
-
-
-def test_rows_that_all_lie_on_their_centroids_have_the_temperature():
-    assert concentrations(torch.eye(3), torch.eye(3), torch.arange(3), temperature=0.5).tolist() == [0.5] * 3
+    expected = concentrations(normalize(features, dim=1), ours.vectors, ours.assignments)
+    torch.testing.assert_close(ours.concentration, 0.3 * expected)
 
 
 def test_the_state_has_the_assignments_whatever_their_number():
