@@ -67,7 +67,9 @@ def run(run_dir: Path, *, command: list[str], seed: int = 0, steps: int | None =
 
 
 def as_array(crops: CropSet) -> ImageArray:
-    return ImageArray(torch.from_numpy(crops.images), torch.from_numpy(crops.labels), crops.classes)
+    return ImageArray(
+        images=torch.from_numpy(crops.images), labels=torch.from_numpy(crops.labels), classes=crops.classes, name="crops"
+    )
 
 
 def evaluate(outcome: Outcome, train: ImageArray, test: ImageArray, recipe: Recipe) -> list[Scores]:

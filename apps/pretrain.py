@@ -24,8 +24,8 @@ def run(recipe: Recipe, *, run_dir: Path, recipe_text: str, command: list[str], 
     """Train in `run_dir`; returns the process's exit code, 130 after a signal."""
     if dry_run:
         return rehearse(recipe)
-    if not is_first_process():  # the first process alone writes
-        return 130 if pretrain(recipe, None, quiet=True).stopped else 0
+    if not is_first_process():  # takes part, and leaves writing to the first
+        return 130 if pretrain(recipe, run_dir, resume=resume, quiet=True).stopped else 0
 
     opened = (
         RunDirectory.open(run_dir)

@@ -215,7 +215,7 @@ class Watch(EpochCallback):
         log(trainer, self.run, trainer.global_step, epoch=epoch, **health.as_dict())
         chance = module.method.chance(module.recipe.batch_size)
         losses = [loss for _, loss in self.meter.losses]
-        for sentence in verdict(self.history, losses, chance=chance.get("loss"), epoch=epoch):
+        for sentence in verdict(self.history, losses, chance=chance.get("loss"), epoch=epoch, method=module.recipe.method.name):
             kind = sentence.split(":")[0]
             if kind not in self._said:  # once is enough
                 self._said.add(kind)

@@ -9,7 +9,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from sslcore.errors import CheckpointError
 from sslcore.pretrain.method import Batch
-from sslcore.storage import StopSignals, load_checkpoint, prune_checkpoints, save_checkpoint
+from sslcore.storage import StopSignals, load_checkpoint, prune_checkpoints, save_checkpoint, step_folder
 
 
 class FolderCheckpoints(CheckpointIO):
@@ -42,6 +42,17 @@ class Checkpoints(pl.Callback):
         self.stopped = False
         self.saved: Path | None = None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Not before: Lightning installs a handler of its own, which sends a collective from within the signal and
+        # stops different processes at different steps. Ours takes its place while the run trains.
+        self.signals.__enter__()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.signals.__exit__(None, None, None)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.signals.__exit__(None, None, None)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
@@ -63,7 +74,7 @@ class Checkpoints(pl.Callback):
     def save(self, trainer: pl.Trainer, loss: torch.Tensor) -> None:
         if not bool(torch.isfinite(loss)):  # the sound checkpoint before it is worth more
             return
-        path = self.folder / f"step-{trainer.global_step:08d}"
+        path = step_folder(self.folder, trainer.global_step)
         if path != self.saved:  # a folder of that name may be there all the same, and damaged: it is replaced
             trainer.save_checkpoint(path)
         if trainer.is_global_zero:

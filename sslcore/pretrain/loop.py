@@ -32,29 +32,22 @@ class EpochStream:
     def __init__(self, loader: TrainLoader, total: int) -> None:
         self.loader = loader
         self.total = total
-        self.done = 0
 
     def __len__(self) -> int:
         return self.total
 
     def __iter__(self) -> Iterator[RawBatch]:
-        while self.done < self.total:
-            epoch, position = divmod(self.done, len(self.loader))
-            if position == 0:
-                self.loader.set_epoch(epoch)
-            for batch in self.loader:
-                # Counted before it is handed out: whoever saves while working on a batch will not see it again.
-                self.done += 1
+        while self.loader.step < self.total:
+            for batch in self.loader:  # the rest of an epoch
                 yield batch
-                if self.done >= self.total:
+                if self.loader.step >= self.total:
                     return
 
     def state_dict(self) -> dict[str, Any]:
-        return {"done": self.done, "loader": self.loader.state_dict()}
+        return self.loader.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.done = state["done"]
-        self.loader.load_state_dict(state["loader"])
+        self.loader.load_state_dict(state)
 
 
 class Plan:

@@ -27,7 +27,7 @@ from sslcore.pretrain.diagnostics import Health
 from sslcore.pretrain.loop import Images, Pretraining
 from sslcore.pretrain.methods import build_method
 from sslcore.pretrain.recipe import PCLSettings, Recipe, ViewSettings
-from sslcore.storage import RunDirectory, StopSignals, newest_checkpoint
+from sslcore.storage import RunDirectory, StopSignals, checkpoint_step, newest_checkpoint
 
 PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -69,14 +69,17 @@ def build(recipe: Recipe, images: Images | None = None) -> Pretraining:
     """
     images = images if images is not None else open_images(recipe.data, split="train")
     check_fit(recipe, images)
+    if recipe.method.name == "supcon":
+        images = images.labelled()
     torch.manual_seed(recipe.seed)
     backbone_settings = recipe.backbone
+    size = recipe.views[0].size
     encoder = build_backbone(
-        backbone_settings.name, stem=backbone_settings.stem, width=backbone_settings.width, in_channels=images.channels
-    )
+        backbone_settings.name, stem=backbone_settings.stem, width=backbone_settings.width,
+        in_channels=images.channels, size=size,
+    )  # fmt: skip
     if backbone_settings.weights:
         encoder.load_state_dict(load_backbone(backbone_settings.weights).backbone.state_dict())
-    size = recipe.views[0].size
     description = {
         "method": recipe.method.name,
         "backbone": backbone_settings.model_dump(mode="json"),
@@ -128,7 +131,7 @@ def is_first_process() -> bool:
 
 def pretrain(
     recipe: Recipe,
-    run: RunDirectory | None = None,
+    run: RunDirectory | Path | None = None,
     *,
     images: Images | None = None,
     probe_images: Images | None = None,
@@ -140,7 +143,8 @@ def pretrain(
 
     Args:
         recipe: see `sslcore.pretrain.recipe`.
-        run: where it is written; None writes nothing.
+        run: where it is written; None writes nothing. Of several processes only the first holds the RunDirectory;
+            the others are given its path.
         images: training images in place of what `recipe.data` names.
         probe_images: labelled images for the kNN probe, in place of the data set's own second split.
         resume: continue from the newest sound checkpoint of `run`, exactly where it was.
@@ -153,10 +157,14 @@ def pretrain(
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     module = build(recipe, images)
-    run_path = Path(run.path) if run is not None else None
+    run_path = run.path if isinstance(run, RunDirectory) else run
+    run = run if isinstance(run, RunDirectory) else None
     start = newest_checkpoint(run_path / "checkpoints", report=say) if resume and run_path else None
+    if run is not None and resume:
+        run.rewind_metrics(checkpoint_step(start) or 0 if start else 0)
 
-    with StopSignals() as signals, silenced():
+    signals = StopSignals()
+    with silenced():
         meter = Meter(run, quiet=quiet)
         watch = Watch(run, meter, say)
         probe = knn_probe(recipe, module.images, probe_images, run, stop=lambda: signals.received is not None)
@@ -226,7 +234,7 @@ def knn_probe(
             return None
     if queries.labels is None:
         return None
-    return KNNProbe(images, queries, recipe.probe, run, stop)
+    return KNNProbe(images.labelled(), queries.labelled(), recipe.probe, run, stop)
 
 
 @contextlib.contextmanager

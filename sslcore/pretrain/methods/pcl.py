@@ -31,7 +31,9 @@ class PCL(Method):
             return
         features = embed(self.keys)
         for clustering in self.clusterings:
-            clustering.fit(features, iterations=self.settings.kmeans_iterations, temperature=self.settings.temperature)
+            clustering.fit(
+                features, temperature=self.settings.temperature, iterations=self.settings.kmeans_iterations
+            )
 
     def step(self, batch: Batch) -> StepResult:
         """M-step."""
@@ -47,7 +49,10 @@ class PCL(Method):
 
     def prototype_loss(self, query: Tensor, clustering: KMeansPrototypes, batch: Batch) -> Tensor:
         assigned = clustering.assignments[batch.ids]
-        return proto_nce(query, clustering.vectors, assigned, clustering.concentration)
+        return proto_nce(
+            query, clustering.vectors, assigned, temperature=self.settings.temperature,
+            concentration=clustering.concentration,
+        )  # fmt: skip
 
     @torch.no_grad()
     def keys(self, view: Tensor) -> Tensor:

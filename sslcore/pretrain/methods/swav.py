@@ -6,7 +6,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from sslcore.distributed import world_size
+from sslcore.distributed import rank, world_size
 from sslcore.losses import sinkhorn, swapped_prediction
 from sslcore.memory import FeatureQueue, LearnedPrototypes
 from sslcore.nn import mlp_head
@@ -25,11 +25,12 @@ class SwAV(Method):
         self.prototypes = LearnedPrototypes(settings.prototypes, dim)
         self.queues = nn.ModuleList(FeatureQueue(settings.queue, dim) for _ in range(CODE_VIEWS) if settings.queue)
         self.settings = settings
+        self._full = False
 
     def step(self, batch: Batch) -> StepResult:
         features = self.embed_by_size(batch.views)
         scores = [nn.functional.normalize(z, dim=1) @ self.prototypes.vectors.t() for z in features]
-        codes = [self.code(view, scores[view].detach(), batch) for view in range(CODE_VIEWS)]
+        codes = [self.code(view, scores[view].detach()) for view in range(CODE_VIEWS)]
         loss = swapped_prediction(scores, codes, temperature=self.settings.temperature)
         keep = [z.detach() for z in features[:CODE_VIEWS]]
         return StepResult(loss, to_remember=(keep, batch.progress.epoch), terms={"loss": loss.detach()})
@@ -41,20 +42,20 @@ class SwAV(Method):
         return list(self.projector(features).chunk(len(views)))
 
     @torch.no_grad()
-    def code(self, view: int, scores: Tensor, batch: Batch) -> Tensor:
+    def code(self, view: int, scores: Tensor) -> Tensor:
         """(n, prototypes) codes of a view, balanced over the batch and, for small batches, over the queue as well."""
         n = len(scores)
-        if self.queue_is_full(batch):
-            scores = torch.cat([scores, self.queues[view].features @ self.prototypes.vectors.t()])
+        if self.queue_is_full():
+            # Every process holds the whole queue and brings its share to the balance.
+            share = self.queues[view].features.tensor_split(world_size())[rank()]
+            scores = torch.cat([scores, share.to(scores) @ self.prototypes.vectors.t()])
         return sinkhorn(scores, epsilon=self.settings.epsilon, iterations=self.settings.sinkhorn_iterations)[:n]
 
-    def queue_is_full(self, batch: Batch) -> bool:
-        """Known from the step alone, so that nothing is read back from the device."""
-        if not self.queues or batch.progress.epoch < self.settings.queue_from_epoch:
-            return False
-        epochs_pushed = batch.progress.epoch - self.settings.queue_from_epoch
-        steps_pushed = epochs_pushed / max(batch.progress.epoch, 1e-9) * batch.step
-        return round(steps_pushed) * len(batch.ids) * world_size() >= self.settings.queue
+    def queue_is_full(self) -> bool:
+        """Rows that were never pushed are random and would spoil the balance. Read back from the device until it is full."""
+        if not self._full and self.queues:
+            self._full = bool(self.queues[0].filled.all())
+        return self._full
 
     def before_optimizer(self, progress: Progress) -> None:
         if progress.epoch < self.settings.freeze_prototypes_epochs:

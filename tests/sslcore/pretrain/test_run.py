@@ -1,0 +1,167 @@
+"""Whole runs: exact resume after stops and kills, accumulation, dry arithmetic, and what a run says and refuses."""
+
+import multiprocessing
+import os
+import signal
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from support.recipes import small_recipe
+
+from sslcore.errors import ConfigError, DataError, SurniaError
+from sslcore.pretrain import run as run_module
+from sslcore.pretrain.data import ImageArray
+from sslcore.pretrain.loop import Plan
+from sslcore.pretrain.methods import REGISTRY
+from sslcore.pretrain.run import build, check_fit, pretrain
+from sslcore.storage import RunDirectory, load_checkpoint, newest_checkpoint
+
+
+def directory(path, recipe, resume=False):
+    if resume:
+        return RunDirectory.open(path)
+    return RunDirectory.create(path, recipe="method: {}\n", command=["test"], seed=recipe.seed)
+
+
+class At(pl.Callback):
+    """Does something to its own process after optimiser step `step`."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            self.action()
+
+
+def run(path, recipe, pictures, *, resume=False, at=None, action=None):
+    with directory(path, recipe, resume) as opened, pytest.MonkeyPatch.context() as patch:
+        if at is not None:
+            real = run_module.build_trainer
+            patch.setattr(run_module, "build_trainer", lambda r, p, callbacks: real(r, p, [At(at, action), *callbacks]))
+        return pretrain(recipe, opened, images=pictures, resume=resume, quiet=True)
+
+
+def final_state(path):
+    found = newest_checkpoint(path / "checkpoints")
+    loaded = load_checkpoint(found)
+    return found.name, loaded.model, loaded.train["optimizer_states"][0]["state"]
+
+
+def assert_equal_bits(a, b):
+    name_a, model_a, optimizer_a = a
+    name_b, model_b, optimizer_b = b
+    assert name_a == name_b and model_a.keys() == model_b.keys()
+    for key in model_a:
+        assert torch.equal(model_a[key], model_b[key]), key
+    for index, state in optimizer_a.items():
+        for key, value in state.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(optimizer_b[index][key])), (index, key)
+
+
+def stop():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_run_that_was_stopped_twice_ends_with_the_weights_of_one_that_was_not(name, tmp_path, pictures):
+    recipe = small_recipe(name)
+    run(tmp_path / "whole", recipe, pictures)
+    first = run(tmp_path / "parts", recipe, pictures, at=3, action=stop)  # in the middle of an epoch
+    assert first.stopped and first.steps == 3
+    second = run(tmp_path / "parts", recipe, pictures, resume=True, at=10, action=stop)  # at an epoch's end
+    assert second.stopped and second.steps == 7
+    assert not run(tmp_path / "parts", recipe, pictures, resume=True).stopped
+    assert_equal_bits(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+
+
+def test_three_kills_without_warning_change_nothing(tmp_path, pictures):
+    recipe = small_recipe("moco", accumulate=1, optimizer={"name": "adamw", "lr": 0.01, "lr_batch": 0})
+    run(tmp_path / "whole", recipe, pictures)
+    context = multiprocessing.get_context("fork")
+    for number, at in enumerate((3, 8, 13)):
+        kill = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+        child = context.Process(
+            target=run, args=(tmp_path / "killed", recipe, pictures),
+            kwargs={"resume": number > 0, "at": at, "action": kill},
+        )  # fmt: skip
+        child.start()
+        child.join(60)
+        assert child.exitcode == -signal.SIGKILL
+    run(tmp_path / "killed", recipe, pictures, resume=True)
+    assert_equal_bits(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
+
+
+def test_accumulated_steps_stop_only_between_optimiser_steps_and_resume_exactly(tmp_path, pictures):
+    recipe = small_recipe("simclr", accumulate=2, batch_size=8, epochs=4)
+    run(tmp_path / "whole", recipe, pictures)
+    assert run(tmp_path / "parts", recipe, pictures, at=4, action=stop).steps == 4
+    run(tmp_path / "parts", recipe, pictures, resume=True)
+    assert_equal_bits(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+
+
+def test_a_finished_run_that_is_resumed_trains_no_further(tmp_path, pictures):
+    recipe = small_recipe(epochs=1)
+    run(tmp_path / "run", recipe, pictures)
+    before = final_state(tmp_path / "run")
+    assert run(tmp_path / "run", recipe, pictures, resume=True).steps == 0
+    assert_equal_bits(before, final_state(tmp_path / "run"))
+
+
+def test_bf16_runs_on_a_cpu(tmp_path, pictures):
+    outcome = run(tmp_path / "run", small_recipe(precision="bf16", epochs=1), pictures)
+    assert outcome.losses and all(loss == loss for _, loss in outcome.losses)
+
+
+def test_the_plan_counts_updates():
+    recipe = small_recipe(batch_size=8, accumulate=2, epochs=3)
+    plan = Plan(recipe, images=45)
+    assert (plan.steps_per_epoch, plan.updates, plan.batches, plan.updates_per_epoch) == (5, 7, 14, 2.5)
+    assert Plan(recipe.model_copy(update={"max_steps": 4}), images=45).batches == 8
+
+
+def test_without_a_run_directory_nothing_is_written(tmp_path, pictures, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = pretrain(small_recipe(epochs=1), None, images=pictures, quiet=True)
+    assert outcome.steps == 5 and list(tmp_path.iterdir()) == []
+
+
+def test_training_teaches_classes_that_are_easy_to_see(tmp_path, pictures):
+    recipe = small_recipe("supcon", epochs=8, probe={"every_epochs": 8, "neighbours": 5})
+    with directory(tmp_path / "run", recipe) as opened:
+        outcome = pretrain(recipe, opened, images=pictures, probe_images=pictures, quiet=True)
+    assert outcome.knn[-1][1] > 0.9
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "knn_accuracy" in lines and "images_per_second" in lines and "rank_me" in lines
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_sound_checkpoint(tmp_path, pictures):
+    recipe = small_recipe(optimizer={"name": "sgd", "lr": 1e30, "lr_batch": 0}, epochs=6)
+    with pytest.raises(SurniaError, match=r"loss is (nan|inf|-inf) before step 20 .* lower optimizer.lr"):
+        run(tmp_path / "run", recipe, pictures)
+    found = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    if found is not None:
+        assert all(v.isfinite().all() for v in load_checkpoint(found).model.values())
+
+
+def test_a_batch_that_is_larger_than_the_set_is_refused(pictures):
+    with pytest.raises(DataError, match="45 images, fewer than one batch: set batch_size to 45 or less"):
+        build(small_recipe(batch_size=64), pictures)
+
+
+def test_what_does_not_fit_is_told_all_at_once(pictures):
+    unlabelled = ImageArray(images=pictures.images)
+    recipe = small_recipe("supcon", precision="16", sync_batchnorm=True, devices=3)
+    with pytest.raises(ConfigError) as caught:
+        check_fit(recipe, unlabelled)
+    said = "\n".join(caught.value.problems)
+    for part in (
+        "supcon needs labels",
+        "16 needs a CUDA GPU",
+        "needs CUDA GPUs",
+        "8 does not divide among 3 processes",
+    ):
+        assert part in said
+    with pytest.raises(ConfigError, match="50 clusters need more images than the 45"):
+        check_fit(small_recipe("pcl", method={"clusters": [4, 50]}), pictures)
