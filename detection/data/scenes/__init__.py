@@ -1,7 +1,8 @@
 """Scenes made from real parts: drawings with transparent backgrounds pasted on photographs.
 
     >>> from detection.data.scenes import make_crops
-    >>> crops = make_crops("train", 12_000, seed=0)  # doctest: +SKIP
+    >>> make_crops("train", 12_000, seed=0).images.shape  # doctest: +SKIP
+    (12000, 3, 48, 48)
 
 Names are imported when they are first used: importing this package costs nothing.
 """
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from detection.data.scenes.backgrounds import Photograph, Photographs
     from detection.data.scenes.cache import cache_folder
     from detection.data.scenes.catalogue import ArtCatalogue, Drawing
+    from detection.data.scenes.coco import SceneSet, compose_scenes, render_scenes
+    from detection.data.scenes.composer import ObjectGroup, Scene, SceneComposer, SceneConfig
     from detection.data.scenes.crops import BACKGROUND, CropSet, make_crops, write_crop_folder
 
 _HOMES = {
@@ -20,10 +23,17 @@ _HOMES = {
     "BACKGROUND": "crops",
     "CropSet": "crops",
     "Drawing": "catalogue",
+    "ObjectGroup": "composer",
     "Photograph": "backgrounds",
     "Photographs": "backgrounds",
+    "Scene": "composer",
+    "SceneComposer": "composer",
+    "SceneConfig": "composer",
+    "SceneSet": "coco",
     "cache_folder": "cache",
+    "compose_scenes": "coco",
     "make_crops": "crops",
+    "render_scenes": "coco",
     "write_crop_folder": "crops",
 }
 
@@ -32,10 +42,17 @@ __all__ = [
     "ArtCatalogue",
     "CropSet",
     "Drawing",
+    "ObjectGroup",
     "Photograph",
     "Photographs",
+    "Scene",
+    "SceneComposer",
+    "SceneConfig",
+    "SceneSet",
     "cache_folder",
+    "compose_scenes",
     "make_crops",
+    "render_scenes",
     "write_crop_folder",
 ]
 

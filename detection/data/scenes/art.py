@@ -1,7 +1,7 @@
 """The demo's drawings: taken once from the wheel of the `arcade` package, then from the cache, offline.
 
-The wheel is fetched with pip (never installed), its SHA-256 is pinned, and only the drawings of `kenney.TABLE` and their
-licences are taken out of it. A wheel already at hand serves as well: `art_wheel=` or the variable SURNIA_ART_WHEEL.
+The wheel is fetched with pip (never installed), its SHA-256 is pinned, and only the drawings of `kenney.TABLE` and
+their licences are taken out of it. A wheel already at hand serves as well: give `art_wheel=` or set SURNIA_ART_WHEEL.
 """
 
 import itertools
@@ -94,15 +94,16 @@ def check_wheel(wheel: Path, sha256: str) -> None:
     found = file_sha256(wheel)
     if found != sha256:
         raise DataError(
-            f"{wheel} is not the wheel of arcade {kenney.VERSION} that Surnia pins (its SHA-256 is {found[:12]}..., not "
-            f"{sha256[:12]}...): fetch it anew with `pip download --no-deps arcade=={kenney.VERSION}`"
+            f"{wheel} is not the wheel of arcade {kenney.VERSION} that Surnia pins (its SHA-256 is {found[:12]}..., "
+            f"not {sha256[:12]}...): fetch it anew with `pip download --no-deps arcade=={kenney.VERSION}`"
         )
 
 
 def extract_art(wheel: Path, folder: Path, table: Table) -> None:
     """Write the table's drawings (and the licences) from `wheel` into `folder`.
 
-    Nothing is written under a name that the wheel chose: members are looked up by the table's names, and read up to a cap.
+    Nothing is written under a name that the wheel chose: members are looked up by the table's names and read up to a
+    cap.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -144,7 +145,7 @@ def _expand(pattern: str) -> Iterator[str]:
 
 def _unreachable(reason: str) -> str:
     return (
-        f"could not fetch the demo's art, the wheel of arcade {kenney.VERSION} ({reason}): where no package index can be "
-        f"reached, copy arcade-{kenney.VERSION}-py3-none-any.whl there and set {WHEEL_VARIABLE}=/path/to/it.whl, or use "
-        "drawings of your own with --sprites DIR"
+        f"could not fetch the demo's art, the wheel of arcade {kenney.VERSION} ({reason}): where no package index can "
+        f"be reached, copy arcade-{kenney.VERSION}-py3-none-any.whl there and set {WHEEL_VARIABLE}=/path/to/it.whl, "
+        "or use drawings of your own with --sprites DIR"
     )

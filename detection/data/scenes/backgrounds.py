@@ -78,6 +78,13 @@ class Photographs:
         return sha.hexdigest()
 
     @classmethod
+    def open(cls, backgrounds: "str | Path | Photographs | None") -> "Photographs":
+        """Photographs as they are, a folder of them, None as those that ship with scikit-image."""
+        if isinstance(backgrounds, Photographs):
+            return backgrounds
+        return cls.shipped() if backgrounds is None else cls.from_folder(backgrounds)
+
+    @classmethod
     def shipped(cls) -> "Photographs":
         """The sixteen photographs that ship with scikit-image and scikit-learn, in fixed splits.
 

@@ -5,10 +5,12 @@ folder whose files do not match is made anew, never used.
 """
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from sslcore.errors import CheckpointError, DataError
@@ -26,6 +28,11 @@ def cache_folder() -> Path:
 def digest(value: Any) -> str:
     """SHA-256 (hex) of a value's canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def source_digest(*modules: ModuleType) -> str:
+    """SHA-256 (hex) of the source of modules: part of a cache's key, so that changed code never meets an old cache."""
+    return digest([inspect.getsource(module) for module in modules])
 
 
 def file_sha256(path: Path) -> str:

@@ -113,6 +113,13 @@ class ArtCatalogue:
         return chosen
 
     @classmethod
+    def open(cls, sprites: "str | Path | ArtCatalogue | None") -> "ArtCatalogue":
+        """A catalogue as it is, a folder as a catalogue, None as the demo's art."""
+        if isinstance(sprites, ArtCatalogue):
+            return sprites
+        return cls.kenney() if sprites is None else cls.from_folder(sprites)
+
+    @classmethod
     def kenney(cls, *, art_wheel: str | Path | None = None, cache: str | Path | None = None) -> "ArtCatalogue":
         """The demo's art, from the `arcade` wheel (fetched once, then from the cache); see `art.kenney_folder`."""
         from detection.data.scenes import art
@@ -220,4 +227,4 @@ def _thumbnail(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     side = max(height, width)
     square = Image.new("RGBa", (side, side))
     square.paste(Image.fromarray(pixels).convert("RGBa"), ((side - width) // 2, (side - height) // 2))
-    return np.asarray(square.resize((24, 24), Image.Resampling.BOX), dtype=np.float32) / 255
+    return np.asarray(square.resize((24, 24), Image.Resampling.BOX), dtype=np.float32) / np.float32(255)

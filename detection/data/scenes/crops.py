@@ -1,11 +1,13 @@
 """The demo's pictures for pretraining: crops filled by one object each, on blurred photographs.
 
-What made such crops learnable in a prototype: the object fills the crop and the background is out of focus (small objects
-on sharp photographs end below raw pixels). Labels are there for evaluation only; pretraining does not see them.
+What made such crops learnable in a prototype: the object fills the crop and the background is out of focus (small
+objects on sharp photographs end below raw pixels). Pose and light vary so much that raw pixels tell little. Labels are
+there for evaluation only; pretraining does not see them.
 """
 
 import io
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +19,13 @@ from PIL import Image, ImageFilter
 
 from detection.data.scenes import cutouts
 from detection.data.scenes.backgrounds import Photograph, Photographs
-from detection.data.scenes.cache import build_folder, cache_folder, digest, read_manifest
+from detection.data.scenes.cache import build_folder, cache_folder, digest, read_manifest, source_digest
 from detection.data.scenes.catalogue import SPLITS, ArtCatalogue, Drawing, Split
 from detection.data.scenes.cutouts import Cutout, Pose
 from detection.data.scenes.kenney import FAR
 from sslcore.errors import DataError
 
 BACKGROUND = -1  # label of a crop without an object
-_RECIPE = 1  # part of the cache's key: raise it when crops change
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +71,9 @@ def make_crops(
 ) -> CropSet:
     """Crops with one object each, then `background_count` crops without any.
 
-    Crop i depends on the art, the photographs, `split`, `size`, `seed` and i only: a longer set begins like a shorter one.
-    Splits share no photograph, and where a class has at least three clearly distinct drawings, test shows drawings that
-    training and validation never do.
+    Crop i depends on the art, the photographs, `split`, `size`, `seed` and i only: a longer set begins like a shorter
+    one. Splits share no photograph, and where a class has at least three clearly distinct drawings, test shows drawings
+    that training and validation never do (from five on, validation has its own, too).
 
     Args:
         split: "train", "val" (for choosing recipes) or "test".
@@ -88,10 +89,12 @@ def make_crops(
         raise ValueError(f"split is one of {', '.join(SPLITS)}, not {split!r}")
     if count < 0 or background_count < 0 or size < 8:
         raise ValueError(f"counts are at least 0 and size at least 8, not {count}, {background_count} and {size}")
-    art = _catalogue(sprites)
-    photographs = backgrounds if isinstance(backgrounds, Photographs) else _photographs(backgrounds)
+    art = ArtCatalogue.open(sprites)
+    if sprites is None:
+        art = art.subset(demo_classes(art))
+    photographs = Photographs.open(backgrounds)
     request = {
-        "recipe": _RECIPE,
+        "recipe": source_digest(sys.modules[__name__], cutouts),
         "split": split,
         "count": count,
         "background_count": background_count,
@@ -113,8 +116,8 @@ def write_crop_folder(crops: CropSet, folder: str | Path, *, with_background: bo
     """The same crops as a folder of PNGs in class folders, `FOLDER/<class>/<index>.png`, as `surnia pretrain` reads.
 
     Crops without an object are left out unless `with_background`; then they lie in `FOLDER/background`.
-    The folder appears whole or not at all and replaces one that this function made before. Raises DataError if something
-    else is there.
+    The folder appears whole or not at all and replaces one that this function made before. Raises DataError if
+    something else is there.
     """
     target = Path(folder)
     if target.exists() and any(target.iterdir()) and read_manifest(target) is None:
@@ -147,7 +150,7 @@ class _CropMaker:
     def __init__(self, art: ArtCatalogue, photographs: Sequence[Photograph], split: Split, size: int) -> None:
         self.size = size
         self.classes = art.classes
-        self.cutouts = [_by_group([Cutout.of(d) for d in art.of(name, split)]) for name in self.classes]
+        self.cutouts = [cutouts.by_group(art.of(name, split)) for name in self.classes]
         self.soft = [plane for photograph in photographs for plane in _at_scales(photograph, size, (0.03, 0.08))]
         self.sharp = [plane for photograph in photographs for plane in _at_scales(photograph, size, (0.0,))]
 
@@ -156,10 +159,10 @@ class _CropMaker:
         cutout = self._some_cutout(label, rng)
         canvas = self._background(rng)
         blur = rng.uniform(0.4, 1.2) if rng.random() < 0.4 else 0.0
-        pixels = cutouts.light(cutouts.cut(cutout, self._pose(cutout, rng), blur), rng)
-        # Off the centre by up to a tenth: some objects are cut off at the border.
-        shift = rng.uniform(-0.1, 0.1, 2) * self.size
-        left, top = (int(round(s + (self.size - n) / 2)) for s, n in zip(shift, pixels.shape[:0:-1]))
+        pixels = cutouts.light(cutouts.cut(cutout, self._pose(rng), blur), rng)
+        # Off the centre: some objects are cut off at the border.
+        shift = rng.uniform(-0.2, 0.2, 2) * self.size
+        left, top = (round(s + (self.size - n) / 2) for s, n in zip(shift, pixels.shape[:0:-1]))
         if rng.random() < 0.6:
             dx, dy = rng.uniform(-0.08, 0.08) * self.size, rng.uniform(0.02, 0.1) * self.size
             depth = rng.uniform(0.2, 0.55)
@@ -173,16 +176,14 @@ class _CropMaker:
         return self._develop(self._background(rng), rng)
 
     def _some_cutout(self, label: int, rng: np.random.Generator) -> Cutout:
-        groups = self.cutouts[label]
-        group = groups[int(rng.integers(len(groups)))]  # groups first: twelve frames of a walk count no more than one
-        return group[int(rng.integers(len(group)))]
+        return cutouts.one_of(cutouts.one_of(self.cutouts[label], rng), rng)
 
-    def _pose(self, cutout: Cutout, rng: np.random.Generator) -> Pose:
+    def _pose(self, rng: np.random.Generator) -> Pose:
         return Pose(
-            long_side=self.size * rng.uniform(0.65, 1.05),
-            angle=rng.normal(0, 15),
+            long_side=self.size * rng.uniform(0.45, 1.15),
+            angle=rng.normal(0, 18),
             flip=bool(rng.random() < 0.5),
-            stretch=float(np.exp(rng.normal(0, 0.1))),
+            stretch=float(np.exp(rng.normal(0, 0.15))),
         )
 
     def _background(self, rng: np.random.Generator) -> cutouts.Pixels:
@@ -196,7 +197,7 @@ class _CropMaker:
         piece = cutouts.patch(_piece(self.sharp, mask.shape[2], mask.shape[1], rng), mask)
         turn = rng.uniform(0, 2 * np.pi)
         centre = self.size / 2 + 0.48 * self.size * np.array([np.cos(turn), np.sin(turn)])
-        left, top = (int(round(c - n / 2)) for c, n in zip(centre, mask.shape[:0:-1]))
+        left, top = (round(c - n / 2) for c, n in zip(centre, mask.shape[:0:-1]))
         cutouts.paste(canvas, piece, left, top)
 
     def _develop(self, canvas: cutouts.Pixels, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -242,30 +243,10 @@ def _at_scales(photograph: Photograph, size: int, blurs: Sequence[float]) -> lis
 
 def _piece(photographs: Sequence[cutouts.Pixels], width: int, height: int, rng: np.random.Generator) -> cutouts.Pixels:
     """A random (3, height, width) piece of one of the photographs, mirrored or not."""
-    plane = photographs[int(rng.integers(len(photographs)))]
+    plane = cutouts.one_of(photographs, rng)
     top, left = int(rng.integers(plane.shape[1] - height + 1)), int(rng.integers(plane.shape[2] - width + 1))
     piece = plane[:, top : top + height, left : left + width]
     return piece[:, :, ::-1] if rng.random() < 0.5 else piece
-
-
-def _by_group(ones: Sequence[Cutout]) -> list[list[Cutout]]:
-    groups: dict[int, list[Cutout]] = {}
-    for one in ones:
-        groups.setdefault(one.drawing.group, []).append(one)
-    return list(groups.values())
-
-
-def _catalogue(sprites: str | Path | ArtCatalogue | None) -> ArtCatalogue:
-    if isinstance(sprites, ArtCatalogue):
-        return sprites
-    if sprites is not None:
-        return ArtCatalogue.from_folder(sprites)
-    art = ArtCatalogue.kenney()
-    return art.subset(demo_classes(art))
-
-
-def _photographs(folder: str | Path | None) -> Photographs:
-    return Photographs.shipped() if folder is None else Photographs.from_folder(folder)
 
 
 def _write(folder: Path, crops: CropSet) -> None:

@@ -1,11 +1,13 @@
 """Pasting: a drawing scaled, turned and lit, its shadow, its edge, and what the camera adds.
 
-All colours here are premultiplied by alpha, so that resampling and blurring an edge brings in no colour from outside the
-drawing. Each function takes the random generator it draws from; none keeps state.
+All colours here are premultiplied by alpha, so that resampling and blurring an edge brings in no colour from outside
+the drawing. Each function takes the random generator it draws from; none keeps state.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ from PIL import Image, ImageFilter
 from detection.data.scenes.backgrounds import Photograph
 from detection.data.scenes.catalogue import Drawing
 
+T = TypeVar("T")
 Pixels = npt.NDArray[np.float32]
 _RIM = 2  # transparent pixels around every level: an edge at the border is resampled like any other
 
@@ -32,6 +35,18 @@ class Cutout:
         while min(levels[-1].size) >= 16:
             levels.append(levels[-1].reduce(2))
         return cls(drawing, tuple(_with_rim(level) for level in levels))
+
+
+def by_group(drawings: Sequence[Drawing]) -> list[list[Cutout]]:
+    """Cut-outs of one class, near-duplicates together; who draws a group first does not favour what has many twins."""
+    groups: dict[int, list[Cutout]] = {}
+    for drawing in drawings:
+        groups.setdefault(drawing.group, []).append(Cutout.of(drawing))
+    return list(groups.values())
+
+
+def one_of(things: Sequence[T], rng: np.random.Generator) -> T:
+    return things[int(rng.integers(len(things)))]
 
 
 @dataclass(frozen=True)
@@ -152,6 +167,11 @@ def overlap(
     return (slice(y0, y1), slice(x0, x1)), (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
 
 
+def soften(canvas: Pixels, blur: float) -> Pixels:
+    """The canvas (3, h, w) blurred with this sigma in pixels."""
+    return planes(interleaved(np.clip(canvas, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(blur)))
+
+
 def develop(canvas: Pixels, rng: np.random.Generator, *, blur: float, noise: float) -> npt.NDArray[np.uint8]:
     """What the camera adds: exposure and white balance, blur (sigma in pixels), noise (sigma in grey levels).
 
@@ -159,8 +179,7 @@ def develop(canvas: Pixels, rng: np.random.Generator, *, blur: float, noise: flo
     """
     canvas *= np.exp(rng.normal(0, 0.1) + rng.normal(0, 0.04, 3)).astype(np.float32)[:, None, None]
     if blur > 0:
-        soft = interleaved(np.clip(canvas, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(blur))
-        canvas = planes(soft)
+        canvas = soften(canvas, blur)
     if noise > 0:
         grain = rng.standard_normal(canvas.shape, dtype=np.float32)
         grain *= np.float32(noise)

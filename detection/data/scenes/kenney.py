@@ -1,8 +1,8 @@
 """Which drawings of the `arcade` wheel are used, under which class name: a table, no code.
 
 The art is Kenney's (www.kenney.nl, CC0), except the car, which is Luis Zuno's (ansimuz; free to use, change and
-redistribute). Left out: ground tiles, lava, water, bricks and bridges, tracks, barrels and outlines, backgrounds, sprite
-sheets, corner pieces and test files, a coin seen edge-on, lowered flags, lasers, the smallest meteors, icons.
+redistribute). Left out: ground tiles, lava, water, bricks and bridges, tracks, barrels and outlines, backgrounds,
+sprite sheets, corner pieces and test files, a coin seen edge-on, lowered flags, lasers, the smallest meteors, icons.
 """
 
 VERSION = "3.3.3"
