@@ -16,6 +16,7 @@ from sslcore.distributed import all_reduce_sum, rank, world_size
 from sslcore.losses import concentrations
 
 _TILE = 1 << 24  # similarities held at a time: 64 MB
+_CACHED = 1 << 18  # numbers that are still in the cache when they are used next
 
 
 class KMeansPrototypes(nn.Module):
@@ -141,10 +142,11 @@ def _exact_sums(rows: Float[Tensor, "N d"], assignments: Int[Tensor, " N"], coun
     Added up as integers (fixed point), which gives the same bits in any order: atomic additions on a GPU would give
     each process slightly different centroids, and then different assignments.
     """
-    scale = 2.0 ** (61 - len(rows).bit_length())  # N entries of at most 1, one bit to spare
+    # N entries of at most 1 fit with a bit to spare, and a power of two costs float32 no digit.
+    scale = 2.0 ** (61 - len(rows).bit_length())
     sums = torch.zeros(count, rows.shape[1], dtype=torch.int64, device=rows.device)
-    step = max(1, _TILE // rows.shape[1])
+    step = max(1, _CACHED // rows.shape[1])
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        sums.index_add_(0, assignments[part], (rows[part].double() * scale).round().long())
+        sums.index_add_(0, assignments[part], (rows[part] * scale).long())
     return sums.double() / scale
