@@ -20,6 +20,7 @@ from sslcore.augment import EvalView
 from sslcore.errors import CheckpointError
 from sslcore.nn import build_backbone
 from sslcore.pretrain.data.datasets import IMAGENET_MEAN, IMAGENET_STD
+from sslcore.pretrain.probes.views import MatchingEvalView
 from sslcore.pretrain.recipe import BackboneSettings
 from sslcore.storage import newest_checkpoint, read_metadata, read_weights
 
@@ -87,8 +88,14 @@ class LoadedBackbone:
         }
 
     def eval_view(self) -> EvalView:
-        """The centre crop and normalisation that evaluation shows it."""
-        return EvalView(size=self.size, mean=self.mean, std=self.std, resize=eval_resize(self.size))
+        """The centre crop and normalisation that evaluation shows it; takes grey and colour images.
+
+        Raises:
+            CheckpointError: it takes frame stacks, not images of one or three channels.
+        """
+        if self.in_channels not in (1, 3):
+            raise CheckpointError(f"{self.description} takes {self.in_channels} channels, so it cannot be shown images")
+        return MatchingEvalView(size=self.size, mean=self.mean, std=self.std, resize=eval_resize(self.size))
 
 
 def eval_resize(size: int) -> int:
