@@ -5,7 +5,7 @@ batch, on any number of workers or processes, and after a resume. `RandomView` m
 """
 
 from sslcore.augment.blur import gaussian_blur
-from sslcore.augment.colour import adjust_colour, adjust_hue, grayscale, solarize
+from sslcore.augment.colour import adjust_colour_, adjust_hue_, grayscale_, solarize_
 from sslcore.augment.crop import crop_box, crop_boxes
 from sslcore.augment.evaluate import EvalView
 from sslcore.augment.files import crop_file_image
@@ -17,16 +17,16 @@ __all__ = [
     "EvalView",
     "RandomView",
     "ViewSpec",
-    "adjust_colour",
-    "adjust_hue",
+    "adjust_colour_",
+    "adjust_hue_",
     "center_crop_frames",
     "crop_box",
     "crop_boxes",
     "crop_file_image",
     "gaussian_blur",
-    "grayscale",
+    "grayscale_",
     "random_crop_frames",
     "resize_crops",
     "shift_frames",
-    "solarize",
+    "solarize_",
 ]

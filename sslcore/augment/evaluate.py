@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sslcore.augment.files import crop_file_image
-from sslcore.augment.view import check_images, check_normalisation
+from sslcore.augment.normalise import check_crops, check_images, check_normalisation, normalise_into, white
 
 
 class EvalView(nn.Module):
@@ -54,8 +54,7 @@ class EvalView(nn.Module):
     def finish(self, crops: UInt8[Tensor, "n c s s"]) -> Float[Tensor, "n c s s"]:
         """Normalise crops that `crop_file_image` made."""
         check_images(crops, self.mean)
-        if crops.shape[-2:] != (self.size, self.size):
-            raise ValueError(f"crops must be {self.size} pixels a side as the view is, not {tuple(crops.shape)}")
+        check_crops(crops, self.size)
         return self._normalise(crops)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
@@ -65,10 +64,9 @@ class EvalView(nn.Module):
         return (target, longer) if height <= width else (longer, target)
 
     def _normalise(self, images: Tensor) -> Tensor:
-        peak = 255.0 if images.dtype == torch.uint8 else 1.0
-        scale = torch.tensor([1 / (peak * s) for s in self.std], device=images.device)
-        shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=images.device)
-        return torch.addcmul(shift[:, None, None], images.float(), scale[:, None, None])
+        peak = white(images)
+        out = torch.empty(images.shape, device=images.device)
+        return normalise_into(out, images, [peak * m for m in self.mean], [peak * s for s in self.std])
 
     def extra_repr(self) -> str:
         return f"size={self.size}, resize={self.resize}, mean={self.mean}, std={self.std}"

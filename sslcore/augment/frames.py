@@ -29,9 +29,8 @@ def random_crop_frames(
     """
     height, width = frames.shape[-2:]
     _check_size(size, height, width)
-    draws = uniform(seed, step, ids.to(frames.device), stream=_STREAM + stream, draws=2)
-    room = torch.tensor([height - size + 1, width - size + 1], device=frames.device)
-    return _cut(frames, (draws * room).long(), size, size)
+    down, right = uniform(seed, step, ids.to(frames.device), stream=_STREAM + stream, draws=2).unbind(dim=1)
+    return _cut(frames, (down * (height - size + 1)).long(), (right * (width - size + 1)).long(), size, size)
 
 
 def shift_frames(
@@ -47,8 +46,9 @@ def shift_frames(
     rows = torch.arange(-pad, height + pad, device=frames.device).clamp(0, height - 1)
     columns = torch.arange(-pad, width + pad, device=frames.device).clamp(0, width - 1)
     padded = frames.index_select(2, rows).index_select(3, columns)
-    draws = uniform(seed, step, ids.to(frames.device), stream=_STREAM + stream, draws=2)
-    return _cut(padded, (draws * (2 * pad + 1)).long(), height, width)
+    offsets = uniform(seed, step, ids.to(frames.device), stream=_STREAM + stream, draws=2) * (2 * pad + 1)
+    down, right = offsets.long().unbind(dim=1)
+    return _cut(padded, down, right, height, width)
 
 
 def center_crop_frames(frames: Shaped[Tensor, "*n c h w"], size: int) -> Shaped[Tensor, "*n c {size} {size}"]:
@@ -59,17 +59,17 @@ def center_crop_frames(frames: Shaped[Tensor, "*n c h w"], size: int) -> Shaped[
     return frames[..., top : top + size, left : left + size]
 
 
-def _cut(frames: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
-    """frames[i, :, top_i : top_i + height, left_i : left_i + width] for every sample i."""
+def _cut(frames: Tensor, tops: Tensor, lefts: Tensor, height: int, width: int) -> Tensor:
+    """frames[i, :, tops[i] : tops[i] + height, lefts[i] : lefts[i] + width] for every sample i."""
     if frames.device.type == "cpu":
         # Slices copy whole rows; indexing windows copies value by value.
         cut = frames.new_empty(*frames.shape[:2], height, width)
-        for i, (top, left) in enumerate(offsets.tolist()):
+        for i, (top, left) in enumerate(zip(tops.tolist(), lefts.tolist(), strict=True)):
             cut[i] = frames[i, :, top : top + height, left : left + width]
         return cut
     windows = frames.unfold(2, height, 1).unfold(3, width, 1)  # (n, c, offsets, offsets, height, width), no copy
     samples = torch.arange(len(frames), device=frames.device)
-    return windows[samples, :, offsets[:, 0], offsets[:, 1]]
+    return windows[samples, :, tops, lefts]
 
 
 def _check_size(size: int, height: int, width: int) -> None:

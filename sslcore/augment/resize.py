@@ -9,7 +9,7 @@ the sparse filter wins: torch's own uint8 kernel, a sample at a time, on the cro
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num, UInt8
 from torch import Tensor
 
 # Two multiplications a sample up to this size; beyond, the cost of dense filters passes that of a call a sample.
@@ -69,13 +69,13 @@ def resize_matrix(
     if flip is not None:
         order = torch.where(flip[:, None], size - 1 - order, order)
     step = length / size
-    centre = start + (order + 0.5) * step
-    support = step.clamp(min=1)[:, :, None]  # enlarging interpolates between two pixels, shrinking averages over a step
-    pixel = torch.arange(total, device=start.device) + 0.5
+    support = step.clamp(min=1)  # enlarging interpolates between two pixels, shrinking averages over a step
+    centre = (order + 0.5) * step / support
+    pixel = torch.arange(total, device=start.device) + 0.5 - start
+    pixel = torch.where((pixel > 0) & (pixel < length), pixel / support, torch.inf)  # too far away to weigh anything
 
-    weights = (pixel - centre[:, :, None]).abs_().div_(support).neg_().add_(1).clamp_(min=0)
-    inside = (pixel > start) & (pixel < start + length)
-    weights.mul_(inside[:, None])
+    # A triangle upside down: the sum of the row turns it again. Few passes matter, this is larger than small images.
+    weights = (pixel[:, None] - centre[:, :, None]).abs_().sub_(1).clamp_(max=0)
     return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
@@ -85,7 +85,17 @@ def _by_sample(images: Tensor, boxes: Tensor, size: int, flip: Tensor | None) ->
     resized = torch.empty(*images.shape[:2], size, size)
     mirrored = [False] * len(images) if flip is None else flip.tolist()
     for i, (top, left, h, w) in enumerate(boxes.tolist()):
-        crop = images[i : i + 1, :, top : top + h, left : left + w]
-        square = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)[0]
+        crop = images[i, :, top : top + h, left : left + w]
+        if crop.dtype == torch.uint8 and len(crop) == 3 and crop.stride(0) != 1:
+            crop = _interleave(crop)
+        square = F.interpolate(crop[None], (size, size), mode="bilinear", antialias=True)[0, : images.shape[1]]
         resized[i] = square.flip(-1) if mirrored[i] else square
     return resized
+
+
+def _interleave(image: UInt8[Tensor, "3 h w"]) -> UInt8[Tensor, "4 h w"]:
+    """The same channels and one more, pixel by pixel in memory as the uint8 kernel works: integer arithmetic on whole
+    pixels does that five times as fast as the kernel's own copy."""
+    red, green, blue = image
+    pixels = blue.to(torch.int32).mul_(256).add_(green).mul_(256).add_(red)
+    return pixels.view(torch.uint8).view(*pixels.shape, 4).permute(2, 0, 1)

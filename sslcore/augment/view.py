@@ -11,11 +11,13 @@ from sslcore.augment import colour
 from sslcore.augment.blur import blur_radius, gaussian_blur
 from sslcore.augment.crop import DRAWS as BOX_DRAWS
 from sslcore.augment.crop import Range, crop_box, crop_boxes
+from sslcore.augment.normalise import check_crops, check_images, check_normalisation, normalise_into, white
 from sslcore.augment.resize import resize_crops
+from sslcore.augment.select import change_some_
 from sslcore.random import uniform, uniform_row
 
 # Values worked on at a time: what stays in a CPU's cache from pass to pass; elsewhere what bounds the memory.
-_CHUNK_ON_CPU, _CHUNK = 1 << 19, 1 << 27
+_CHUNK_ON_CPU, _CHUNK = 1 << 18, 1 << 27
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,10 @@ class _Draws:
     contrast: Float[Tensor, " n"]
     saturation: Float[Tensor, " n"]
     hue: Float[Tensor, " n"]
-    grey: Float[Tensor, " n"]
-    sigma: Float[Tensor, " n"]  # 0: no blur
-    solarize: Float[Tensor, " n"]
+    grey: Bool[Tensor, " n"]
+    blur: Bool[Tensor, " n"]
+    sigma: Float[Tensor, " n"]
+    solarize: Bool[Tensor, " n"]
 
     def __getitem__(self, rows: slice) -> "_Draws":
         return _Draws(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -127,11 +130,11 @@ class RandomView(nn.Module):
 
         size = self.spec.size
         out = torch.empty(*images.shape[:2], size, size, device=images.device)
-        peak = _peak(images)
+        peak = white(images)
         with torch.autocast(images.device.type, enabled=False):
             for rows in _chunks(images, size):
                 crops = resize_crops(images[rows], boxes[rows], size, draws.flip[rows])
-                out[rows] = self._recolour(crops, peak, draws[rows])
+                self._finish_(crops, peak, draws[rows], out[rows])
         return out
 
     def crop_box(
@@ -155,15 +158,14 @@ class RandomView(nn.Module):
             (n, c, size, size) float32, normalised.
         """
         check_images(crops, self.mean)
-        if crops.shape[-2:] != (self.spec.size, self.spec.size):
-            raise ValueError(f"crops must be {self.spec.size} pixels a side as the view is, not {tuple(crops.shape)}")
+        check_crops(crops, self.spec.size)
         draws = self._draw(seed, step, ids.to(crops.device, non_blocking=True), view)
         out = torch.empty(crops.shape, device=crops.device)
         with torch.autocast(crops.device.type, enabled=False):
             for rows in _chunks(crops, self.spec.size):
-                chunk = crops[rows].float()
-                flipped = torch.where(draws.flip[rows, None, None, None], chunk.flip(-1), chunk)
-                out[rows] = self._recolour(flipped, _peak(crops), draws[rows])
+                chunk = crops[rows].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+                change_some_(chunk, draws.flip[rows], lambda some, _: some.flip(-1))
+                self._finish_(chunk, white(crops), draws[rows], out[rows])
         return out
 
     def _draw(self, seed: int, step: int, ids: Tensor, view: int) -> _Draws:
@@ -184,57 +186,32 @@ class RandomView(nn.Module):
             contrast=factor(c, spec.contrast),
             saturation=factor(s, spec.saturation),
             hue=torch.where(jittered, spec.hue * (2 * h - 1), 0.0),
-            grey=(grey < spec.grayscale).float(),
-            sigma=torch.where(blur < spec.blur, low + (high - low) * sigma, 0.0),
-            solarize=(solarize < spec.solarize).float(),
+            grey=grey < spec.grayscale,
+            blur=blur < spec.blur,
+            sigma=low + (high - low) * sigma,
+            solarize=solarize < spec.solarize,
         )
 
-    def _recolour(self, images: Tensor, peak: float, draws: _Draws) -> Tensor:
+    def _finish_(self, images: Tensor, peak: float, draws: _Draws, out: Tensor) -> None:
+        """From crops in [0, peak], which are overwritten, to normalised views in `out`."""
         spec = self.spec
-        images = colour.adjust_colour(
-            images, brightness=draws.brightness, contrast=draws.contrast, saturation=draws.saturation, peak=peak
-        )
-        if spec.jitter and spec.hue:
-            images = colour.adjust_hue(images, draws.hue)
-        images = colour.grayscale_and_normalise(images, draws.grey, self.mean, self.std)
+        if spec.jitter:
+            colour.adjust_colour_(images, draws.brightness, draws.contrast, draws.saturation, peak=peak)
+            if spec.hue:
+                colour.adjust_hue_(images, draws.hue)
+        elif peak != 1:
+            images.div_(peak)
+        if spec.grayscale:
+            colour.grayscale_(images, draws.grey)
         if spec.blur:
-            images = self._blur(images, draws.sigma)
+            radius = blur_radius(spec.blur_sigma[1] * spec.size / 224)
+            change_some_(images, draws.blur, lambda some, rows: gaussian_blur(some, draws.sigma[rows], radius=radius))
         if spec.solarize:
-            images = colour.solarize(images, draws.solarize, self.mean, self.std)
-        return images
-
-    def _blur(self, images: Tensor, sigma: Tensor) -> Tensor:
-        radius = blur_radius(self.spec.blur_sigma[1] * self.spec.size / 224)
-        if images.device.type != "cpu":  # picking out the blurred ones would wait for the GPU
-            return gaussian_blur(images, sigma, radius=radius)
-        rows = sigma.nonzero()[:, 0]
-        images[rows] = gaussian_blur(images[rows], sigma[rows], radius=radius)
-        return images
+            colour.solarize_(images, draws.solarize)
+        normalise_into(out, images, self.mean, self.std)
 
     def extra_repr(self) -> str:
         return f"{self.spec}, mean={self.mean}, std={self.std}"
-
-
-def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]]:
-    mean, std = [float(m) for m in mean], [float(s) for s in std]
-    if len(mean) != len(std) or len(mean) not in (1, 3):
-        raise ValueError(f"mean and std must both have 1 or 3 values, one a channel, not {len(mean)} and {len(std)}")
-    if min(std) <= 0:
-        raise ValueError(f"std must be positive, not {std}")
-    return mean, std
-
-
-def check_images(images: Tensor, mean: list[float]) -> None:
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise ValueError(f"images must be uint8, or floating point in [0, 1], not {images.dtype}")
-    if images.shape[1] != len(mean):
-        raise ValueError(f"images have {images.shape[1]} channels but mean and std {len(mean)}; give one a channel")
-    if 0 in images.shape[2:]:
-        raise ValueError(f"images must have at least one pixel, not the shape {tuple(images.shape)}")
-
-
-def _peak(images: Tensor) -> float:
-    return 255.0 if images.dtype == torch.uint8 else 1.0
 
 
 def _chunks(images: Tensor, size: int) -> list[slice]:
