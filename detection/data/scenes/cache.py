@@ -63,6 +63,7 @@ def build_folder(target: Path, request: Mapping[str, Any], build: Callable[[Path
 
     A folder already at `target` is replaced. Returns the manifest. Raises DataError if the place cannot be written.
     """
+    manifest: dict[str, Any] | None = None
     try:
         files.make_folder(target.parent)
         with files.new_folder(target) as temporary:
@@ -70,6 +71,8 @@ def build_folder(target: Path, request: Mapping[str, Any], build: Callable[[Path
             manifest = manifest_of(temporary, request)
             files.write_json(temporary / MANIFEST, manifest)
     except CheckpointError as error:
+        if manifest is not None and read_manifest(target) == manifest:
+            return manifest  # another process put the same folder there between our two renames
         raise DataError(str(error)) from error
     except OSError as error:
         reason = error.strerror or error
