@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Range = tuple[float, float]
+Range = tuple[int | float, int | float]
 
 TRIES = 10
 DRAWS = 2 * TRIES + 2  # area and ratio a try, then the two places

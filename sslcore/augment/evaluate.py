@@ -51,7 +51,7 @@ class EvalView(nn.Module):
         return crop_file_image(resized, box, self.size)
 
     @torch.no_grad()
-    def finish(self, crops: UInt8[Tensor, "n c s s"]) -> Float[Tensor, "n c s s"]:
+    def finish(self, crops: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c s s"]:
         """Normalise crops that `crop_file_image` made."""
         check_images(crops, self.mean)
         check_crops(crops, self.size)

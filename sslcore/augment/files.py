@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 
-def crop_file_image(image: Image.Image, box: Sequence[float], size: int) -> UInt8[Tensor, "3 {size} {size}"]:
+def crop_file_image(image: Image.Image, box: Sequence[int | float], size: int) -> UInt8[Tensor, "3 {size} {size}"]:
     """Cut a box from a decoded image and resize it to a square, antialiased.
 
     Args:

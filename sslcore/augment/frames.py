@@ -67,6 +67,10 @@ def _cut(frames: Tensor, tops: Tensor, lefts: Tensor, height: int, width: int) -
         for i, (top, left) in enumerate(zip(tops.tolist(), lefts.tolist(), strict=True)):
             cut[i] = frames[i, :, top : top + height, left : left + width]
         return cut
+    return _windows(frames, tops, lefts, height, width)
+
+
+def _windows(frames: Tensor, tops: Tensor, lefts: Tensor, height: int, width: int) -> Tensor:
     windows = frames.unfold(2, height, 1).unfold(3, width, 1)  # (n, c, offsets, offsets, height, width), no copy
     samples = torch.arange(len(frames), device=frames.device)
     return windows[samples, :, tops, lefts]

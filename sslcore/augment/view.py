@@ -146,7 +146,7 @@ class RandomView(nn.Module):
 
     @torch.no_grad()
     def finish(
-        self, crops: UInt8[Tensor, "n c s s"], *, seed: int, step: int, ids: Int[Tensor, " n"], view: int
+        self, crops: UInt8[Tensor, "n c h w"], *, seed: int, step: int, ids: Int[Tensor, " n"], view: int
     ) -> Float[Tensor, "n c s s"]:
         """What `forward` does after cropping and resizing, for crops made elsewhere with `crop_box`.
 
