@@ -3,10 +3,10 @@
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
+from apps.did_you_mean import did_you_mean, nearest
 from sslcore.errors import ConfigError
 
 Check = Callable[[str], Any]
@@ -116,12 +116,6 @@ class Options:
         return f"command line: unknown option {name}{did_you_mean(name, self.names)}"
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`; did you mean 'embed'?`, or nothing."""
-    found = get_close_matches(word.lower().replace("_", "-"), known, n=1, cutoff=0.6)
-    return f"; did you mean '{found[0]}'?" if found else ""
-
-
 def _dest(flag: str) -> str:
     return flag.lstrip("-").replace("-", "_")
 
@@ -157,8 +151,8 @@ def similar_path(place: Path) -> str:
     """A suggestion from the nearest folder that exists."""
     if not place.parent.is_dir():
         return f"; nor is there a folder '{place.parent}'"
-    found = get_close_matches(place.name, [entry.name for entry in place.parent.iterdir()], n=1, cutoff=0.6)
-    return f"; did you mean '{place.parent / found[0]}'?" if found else ""
+    found = nearest(place.name, [entry.name for entry in place.parent.iterdir()])
+    return f"; did you mean '{place.parent / found}'?" if found else ""
 
 
 def choice(*known: str) -> Check:

@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from apps.did_you_mean import did_you_mean
 from apps.schema import (
     CHOICE,
     Setting,
     UnknownKey,
     alternatives,
     describe,
-    did_you_mean,
     dotted,
     elsewhere,
     find,

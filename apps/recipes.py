@@ -17,19 +17,18 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from apps.did_you_mean import did_you_mean, nearest
 from apps.problems import in_order, problems, unknown_key
 from apps.schema import (
     CHOICE,
     UnknownKey,
     accepts,
     alternatives,
-    did_you_mean,
     dotted,
     element,
     find,
     groups,
     literals,
-    nearest,
     settings,
 )
 from apps.yaml_source import MAX_CHARACTERS, Path, Source, read_yaml
@@ -437,7 +436,17 @@ def flow(value: Any) -> str:
     plain = text.lower() not in _WORDS and text.isascii() and text[0].isalpha()
     if plain and all(character.isalnum() or character in "_-./" for character in text):
         return text
-    return json.dumps(text)
+    return '"' + "".join(map(_quoted, text)) + '"'
+
+
+def _quoted(character: str) -> str:
+    """A character between YAML's double quotes. (JSON's escapes will not do: YAML knows no surrogate pairs.)"""
+    if character in '"\\':
+        return "\\" + character
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _float_text(value: float) -> str:

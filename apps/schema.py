@@ -4,7 +4,6 @@ Everything a person is told about a setting (the help listing, the comments of a
 0") is made here from the schema itself, so that the three cannot disagree.
 """
 
-import difflib
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from apps.did_you_mean import did_you_mean, nearest
 from apps.yaml_source import Path
 
 CHOICE = "name"
@@ -199,19 +199,6 @@ def _bounds(metadata: tuple[Any, ...]) -> str:
     words = {"gt": "above {}", "ge": "of at least {}", "lt": "below {}", "le": "of at most {}"}
     said = [words[name].format(f"{bounds[name]:.15g}") for name in words if name in bounds]
     return (" " + " and ".join(said)) if said else ""
-
-
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that `word` was most likely meant to be."""
-    plain = {name.lower().replace("-", "_"): name for name in known}
-    found = difflib.get_close_matches(word.lower().replace("-", "_"), plain, n=1, cutoff=0.6)
-    return plain[found[0]] if found else None
-
-
-def did_you_mean(word: str, known: Sequence[str], *, prefix: str = "") -> str:
-    """`; did you mean 'epochs'?`, or nothing."""
-    found = nearest(word, known)
-    return f"; did you mean '{prefix}{found}'?" if found else ""
 
 
 def elsewhere(schema: type[BaseModel], key: str) -> list[str]:
