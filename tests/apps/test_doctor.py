@@ -1,0 +1,334 @@
+import gzip
+import json
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from apps import cli, doctor
+from apps.folder_check import Finding, inspect
+from apps.recipes import load
+from apps.suggest import Machine, suggest
+from sslcore.errors import DataError
+from sslcore.pretrain.recipe import Recipe
+
+CPU, GPU = Machine(0, False, 2), Machine(1, True, 16)
+
+
+def picture(path, size=(40, 30), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, 7).save(path)
+
+
+def pictures(folder, count, **keywords):
+    for i in range(count):
+        picture(folder / f"{i:03}.png", **keywords)
+
+
+@pytest.fixture
+def surnia(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words):
+        code = cli.main(list(words))
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+# --- recognising -----------------------------------------------------------------------------------------------------
+
+
+def test_class_folders(tmp_path):
+    pictures(tmp_path / "cat", 12)
+    pictures(tmp_path / "dog" / "deeper", 9)
+    pictures(tmp_path / "eel", 2)
+    finding = inspect(tmp_path)
+    assert (finding.title, finding.kind, finding.path) == ("class folders", "folder", tmp_path)
+    assert finding.splits == {"train": 23}
+    assert finding.classes == {"cat": 12, "dog": 9, "eel": 2}
+    assert finding.nearly_empty == {"eel": 2}
+    assert finding.types == {".png": 23}
+    assert (set(finding.sizes), finding.side, finding.sound) == ({(40, 30)}, 30, True)
+
+
+def test_loose_images(tmp_path):
+    pictures(tmp_path, 3)
+    finding = inspect(tmp_path)
+    assert (finding.title, finding.classes, finding.images) == ("loose images", {}, 3)
+
+
+@pytest.mark.parametrize("held_out", ["val", "test"])
+def test_split_folders(tmp_path, held_out):
+    for split, count in {"train": 4, held_out: 2}.items():
+        pictures(tmp_path / split / "a", count)
+        pictures(tmp_path / split / "b", count)
+    finding = inspect(tmp_path)
+    assert finding.title == "train/ and other splits of class folders"
+    assert finding.splits == {"train": 8, held_out: 4}
+    assert (finding.path, finding.problems) == (tmp_path, [])
+
+
+def test_a_held_out_split_with_another_class_is_a_problem(tmp_path):
+    for name in ("train/a", "train/b", "val/a", "val/c"):
+        pictures(tmp_path / name, 2)
+    (problem,) = inspect(tmp_path).problems
+    assert "has the class folder 'c', which" in problem
+
+
+def idx(path, array):
+    data = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    path.write_bytes(gzip.compress(data))
+
+
+def fashion(folder, train=50, test=20):
+    for prefix, count in {"train": train, "t10k": test}.items():
+        idx(folder / f"{prefix}-images-idx3-ubyte.gz", np.zeros((count, 28, 28), np.uint8))
+        idx(folder / f"{prefix}-labels-idx1-ubyte.gz", (np.arange(count) % 10).astype(np.uint8))
+
+
+def test_fashion_mnist(tmp_path):
+    fashion(tmp_path)
+    finding = inspect(tmp_path)
+    assert (finding.title, finding.kind, finding.grey) == ("Fashion-MNIST", "fashion_mnist", True)
+    assert finding.splits == {"train": 50, "test": 20}
+    assert set(finding.classes.values()) == {5}
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    assert "lacks t10k-labels-idx1-ubyte" in inspect(tmp_path).problems[0]
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="get it again"):
+        inspect(tmp_path)
+
+
+def test_cifar_10_binaries(tmp_path):
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
+        np.zeros((4, 3073), np.uint8).tofile(folder / name)
+    finding = inspect(tmp_path)
+    assert (finding.title, finding.kind, finding.splits) == ("CIFAR-10", "cifar10", {"train": 20, "test": 4})
+
+
+def test_cifar_pickles_are_not_opened_unless_they_are_the_published_ones(tmp_path):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch", "batches.meta"]:
+        (folder / name).write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
+    with pytest.raises(DataError, match="opened only when their checksums are right"):
+        inspect(tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_stl_10_binaries(tmp_path):
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    for part, count in {"train": 2, "test": 1, "unlabeled": 3}.items():
+        np.zeros((count, 3 * 96 * 96), np.uint8).tofile(folder / f"{part}_X.bin")
+        np.ones(count, np.uint8).tofile(folder / f"{part}_y.bin")
+    finding = inspect(tmp_path)
+    assert (finding.kind, finding.splits, finding.side) == ("stl10", {"train": 5, "test": 1}, 96)
+    assert finding.classes["airplane"] == 2
+
+
+def test_coco(tmp_path):
+    pictures(tmp_path / "train2017", 3)
+    pictures(tmp_path / "val2017", 1)
+    (tmp_path / "annotations").mkdir()
+    content = {
+        "images": [{"id": i, "file_name": f"{i:03}.png"} for i in range(4)],
+        "categories": [{"id": 7, "name": "owl"}],
+        "annotations": [{"id": i, "image_id": 0, "category_id": c} for i, c in enumerate([7, 7, 8])] + [{}, 3],
+    }
+    (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
+    finding = inspect(tmp_path)
+    assert finding.path == tmp_path / "train2017"
+    assert finding.title.startswith("COCO annotations (instances_train2017.json), 3 boxes of 2 classes")
+    (problem,) = finding.problems
+    assert problem.startswith("1 pictures that ")
+    assert problem.endswith("are missing, the first is '003.png'")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", '{"images": 3}', "[]", "\ud800".encode("utf-8", "surrogatepass")])
+def test_json_that_is_not_coco_is_passed_by(tmp_path, text):
+    pictures(tmp_path, 2)
+    (tmp_path / "x.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert inspect(tmp_path).title == "loose images"
+
+
+def test_pascal_voc(tmp_path):
+    root = tmp_path / "VOCdevkit" / "VOC2007"
+    pictures(root / "JPEGImages", 3)
+    pictures(root / "SegmentationClass", 2)
+    (root / "Annotations").mkdir()
+    (root / "Annotations" / "000.xml").write_text("<annotation><object><name>owl</name></object></annotation>")
+    (root / "Annotations" / "001.xml").write_text("<annotation><object>")
+    finding = inspect(tmp_path)
+    assert (finding.path, finding.images) == (root / "JPEGImages", 3)
+    assert finding.title.startswith("Pascal VOC (VOC2007), 1 boxes of 1 classes")
+    assert "001.xml cannot be read" in finding.problems[0]
+
+
+# --- opening ---------------------------------------------------------------------------------------------------------
+
+
+def test_broken_files_are_named(tmp_path):
+    pictures(tmp_path, 20)
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    whole = (tmp_path / "000.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "c.png").touch()
+    finding = inspect(tmp_path)
+    assert [path.rpartition("/")[2] for path, _ in finding.broken] == ["a.jpg", "b.png", "c.png"]
+    assert (finding.images, finding.sound) == (20, False)
+
+
+def test_only_a_share_is_opened_when_asked(tmp_path):
+    pictures(tmp_path, 20)
+    seen = []
+    finding = inspect(tmp_path, limit=7, progress=lambda items, count: seen.append(count) or items)
+    assert (finding.opened, len(finding.sizes), seen) == (7, 7, [7])
+
+
+@pytest.mark.parametrize("make", ["empty", "file"])
+def test_nothing_to_look_at(tmp_path, make):
+    place = tmp_path / "x"
+    place.mkdir() if make == "empty" else place.touch()
+    with pytest.raises(DataError, match=r"no images|unpack archives first"):
+        inspect(place)
+
+
+# --- suggesting ------------------------------------------------------------------------------------------------------
+
+
+def finding(images, side, **more):
+    return Finding(
+        "loose images", "folder", more.pop("path", "pictures"), {"train": images}, sizes=[(side, side)], **more
+    )
+
+
+@pytest.mark.parametrize("machine", [CPU, GPU])
+@pytest.mark.parametrize("images", [16, 17, 100, 1000, 60_000, 2_000_000])
+@pytest.mark.parametrize("side", [9, 28, 32, 50, 64, 96, 128, 500])
+def test_every_suggestion_is_a_valid_recipe_that_fits(tmp_path, machine, images, side):
+    file = tmp_path / "r.yaml"
+    file.write_text(suggest(finding(images, side, path=tmp_path), machine))
+    recipe = load(str(file), [], Recipe).recipe
+    assert recipe.batch_size <= images
+    assert recipe.views[0].size <= max(side, 8)
+    assert recipe.backbone.name == "tiny" if machine is CPU else recipe.backbone.name.startswith("resnet")
+    steps = recipe.epochs * images / recipe.batch_size
+    assert steps <= (45_000 if machine is GPU else 10_000)
+
+
+def test_grey_images_get_no_changes_of_colour(tmp_path):
+    text = suggest(finding(60_000, 28, grey=True, path=tmp_path), CPU)
+    assert "saturation: 0.0, hue: 0.0, grayscale: 0.0" in text
+
+
+def test_a_name_cannot_break_out_of_the_comment(tmp_path):
+    found = finding(100, 32, path=tmp_path / 'a\n"b: c')
+    found.title = "COCO annotations (x\nseed: 666)"
+    (tmp_path / "r.yaml").write_text(suggest(found, CPU))
+    recipe = load(str(tmp_path / "r.yaml"), [], Recipe).recipe
+    assert recipe.seed == 0
+    assert recipe.data.path == str(tmp_path / 'a\n"b: c')
+
+
+def test_too_few_images():
+    with pytest.raises(DataError, match="has 3 usable images, and pretraining needs 16 at the very least"):
+        suggest(finding(3, 32), CPU)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_folder_gets_a_recipe_and_the_next_commands(surnia, tmp_path):
+    for name in ("cat", "dog"):
+        pictures(tmp_path / "my pictures" / name, 20)
+    code, out, err = surnia("doctor", "--data", "my pictures", "--write-recipe", "owls.yaml")
+    assert (code, err) == (0, "")
+    for line in (
+        "class folders",
+        "40 train",
+        "2, of 20 to 20 training images",
+        "40 .png",
+        "40 x 30 pixels",
+        "all, 0 broken",
+    ):
+        assert line in out
+    assert out.rpartition("Wrote ")[2].splitlines() == [
+        "owls.yaml.",
+        "Next:",
+        "  surnia pretrain owls.yaml --dry-run",
+        "  surnia pretrain owls.yaml --run runs/owls",
+        "  surnia evaluate knn runs/owls --data 'my pictures'",
+    ]
+    recipe = load("owls.yaml", [], Recipe).recipe
+    assert recipe.data.path == str(tmp_path / "my pictures")
+    assert recipe.batch_size == 8
+
+
+def test_without_a_file_it_says_how_to_get_one(surnia, tmp_path):
+    pictures(tmp_path / "p", 20)
+    code, out, _ = surnia("doctor", "--data", "p")
+    assert code == 0
+    assert "  surnia doctor --data p --write-recipe surnia.yaml\n" in out
+    assert not (tmp_path / "surnia.yaml").exists()
+    assert "evaluate" not in out, "nothing to evaluate without labels"
+
+
+def test_broken_images_are_told_and_give_code_1(surnia, tmp_path):
+    pictures(tmp_path / "p", 20)
+    for i in range(12):
+        (tmp_path / "p" / f"broken{i:02}.jpg").write_bytes(b"[bold]x")
+    code, out, _ = surnia("doctor", "--data", "p")
+    assert code == 1
+    assert "all, 12 broken" in out
+    assert "p/broken00.jpg is not an image that Surnia reads" in out
+    assert "broken10" not in out
+    assert "... and 2 more broken images." in out
+
+
+def test_nearly_empty_classes_are_a_remark(surnia, tmp_path):
+    for name, count in {"cat": 30, "dog": 30, "[red]eel": 1}.items():
+        pictures(tmp_path / "p" / name, count)
+    code, out, _ = surnia("doctor", "--data", "p")
+    assert code == 0
+    assert "Nearly empty classes: [red]eel (1)." in out
+
+
+def test_too_few_images_give_code_1(surnia, tmp_path):
+    pictures(tmp_path / "p", 3)
+    code, out, _ = surnia("doctor", "--data", "p", "--write-recipe", "r.yaml")
+    assert code == 1
+    assert "Too few images to pretrain on: 3 can be used" in out
+    assert not (tmp_path / "r.yaml").exists()
+
+
+def test_a_recipe_is_never_overwritten(surnia, tmp_path):
+    pictures(tmp_path / "p", 20)
+    (tmp_path / "r.yaml").write_text("mine")
+    code, _, err = surnia("doctor", "--data", "p", "--write-recipe", "r.yaml")
+    assert code == 3
+    assert err == "r.yaml exists already and is never overwritten; give another name to --write-recipe\n"
+    assert (tmp_path / "r.yaml").read_text() == "mine"
+
+
+def test_the_machine(surnia, monkeypatch):
+    code, out, _ = surnia("doctor")
+    assert code == 0
+    for word in ("Python", "torch", "torchvision", "pytorch-lightning", "threads, bf16", "GPU", "Next: surnia demo"):
+        assert word in out
+
+    versions = {"torch": None, "detectron2": None, "ale-py": "0.11"}
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name, real(name)))
+    code, out, _ = surnia("doctor")
+    assert code == 1
+    assert "Missing: torch. Install with: pip install torch" in out
+    lines = out.splitlines()
+    assert "  pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2.git" in lines
+    assert "  pip install ale-py" not in lines
