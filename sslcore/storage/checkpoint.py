@@ -80,7 +80,7 @@ def save_checkpoint(
     """Writes a checkpoint. Killed at any moment, it leaves either all of it or nothing under its name.
 
     Args:
-        folder: its final name (see `step_folder`); the parent must exist. An earlier checkpoint there is replaced.
+        folder: its final name (see `step_folder`). An earlier checkpoint there is replaced.
         model: {name: tensor}; may share storage and lie on any device.
         train: all else that a run needs to continue: what `pack` takes.
         info: plain values that say what it is (step, epoch, backbone and its preprocessing, ...); no tensors.
@@ -97,6 +97,7 @@ def save_checkpoint(
     if info_tensors:
         raise CheckpointError(f"info holds a tensor or array at {next(iter(info_tensors))}; give plain values there")
     state = json.dumps({"schema": SCHEMA, "info": info_skeleton, "train": skeleton}, allow_nan=False).encode("utf-8")
+    files.make_folder(folder.parent)
     with files.new_folder(folder) as temporary:
         written = {
             _MODEL: files.write_new(temporary / _MODEL, safetensors_chunks(model, {})),
@@ -160,7 +161,7 @@ def newest_checkpoint(parent: str | Path, report: Callable[[str], None] = lambda
 
     Args:
         parent: the folder of checkpoints; it may be missing.
-        report: called with one sentence for each that had to be skipped, and when none of several verified.
+        report: called with one sentence for each that had to be skipped, and one for what follows from that.
 
     Returns:
         The folder, or None when there is none. (If a writer died while it replaced a checkpoint, this can be the
@@ -168,12 +169,16 @@ def newest_checkpoint(parent: str | Path, report: Callable[[str], None] = lambda
     """
     places = {path.name: path for path in list_checkpoints(parent)}
     places |= {name: path for name, path in files.retired(parent).items() if _NAME.fullmatch(name)}
+    skipped = False
     for name in sorted(places, key=lambda n: checkpoint_step(n) or 0, reverse=True):
         try:
             verify_checkpoint(places[name])
         except CheckpointError as error:
             report(f"skipped {name}: {error}")
+            skipped = True
         else:
+            if skipped:
+                report(f"using {name}, the newest that verifies")
             return places[name]
     if places:
         report(f"none of the {len(places)} checkpoints in {files.show_path(parent)} verifies")

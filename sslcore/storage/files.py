@@ -70,13 +70,19 @@ def _explained(action: str, path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CheckpointError(f"cannot {action} {show_path(path)}: {explain(error)}") from error
+        raise CheckpointError(f"cannot {action} {show_path(_final(path))}: {explain(error)}") from error
+
+
+def _final(path: str | os.PathLike[str]) -> Path:
+    """The path with the names that the user knows in place of temporary ones."""
+    matches = ((part, _TEMPORARY.fullmatch(part)) for part in Path(path).parts)
+    return Path(*(match["name"] if match else part for part, match in matches))
 
 
 # --- the fault hook ----------------------------------------------------------------------------------------------
 
 _steps_taken = 0
-_steps_of = ""
+_steps_of = (0, "")  # process and fault they are counted for: a forked child counts anew
 
 
 def _step(operation: str, path: str | os.PathLike[str], torn: Callable[[], object] | None = None) -> None:
@@ -85,7 +91,9 @@ def _step(operation: str, path: str | os.PathLike[str], torn: Callable[[], objec
     if not fault:
         return
     global _steps_taken, _steps_of
-    _steps_taken, _steps_of = (_steps_taken if fault == _steps_of else 0) + 1, fault
+    counted_for = os.getpid(), fault
+    _steps_taken = (_steps_taken if counted_for == _steps_of else 0) + 1
+    _steps_of = counted_for
     kind, number, code = [*fault.split(":"), "ENOSPC", "ENOSPC"][:3]
     if _steps_taken != int(number):
         return

@@ -28,7 +28,7 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-_ORIENTATION = 0x0112
+_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258  # tags of EXIF and TIFF
 
 
 def read_image(
@@ -80,7 +80,8 @@ def image_size(
     except Exception as error:
         raise _damaged(path, error) from error
     width, height = image.size
-    return (height, width) if turn in _SIDEWAYS else (width, height)
+    # Pillow has turned a TIFF's size already, and will turn its pixels.
+    return (height, width) if turn in _SIDEWAYS and image.format != "TIFF" else (width, height)
 
 
 _SIDEWAYS = (
@@ -130,13 +131,20 @@ def _walk(
     except OSError as error:
         raise DataError(f"cannot list {files.show_path(folder)}: {files.explain(error)}") from error
     for entry in entries:
-        if entry.is_dir():
+        if _is_folder(entry):
             others += _walk(entry.path, (*parts, entry.name), entered, found)
         elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
             found.append(((*parts, entry.name), entry.path))  # a broken link too: reading it names it
         else:
             others += 1
     return others
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 # --- decoding ----------------------------------------------------------------------------------------------------
@@ -155,8 +163,8 @@ def _open(path: Path, max_pixels: int, max_bytes: int) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{shown} is not an image that Surnia reads ({', '.join(FORMATS)}), or its beginning is damaged; remove it, "
-            "or convert it"
+            f"{shown} is not an image that Surnia reads ({', '.join(FORMATS)}), or its beginning is damaged; "
+            "remove it, or convert it"
         ) from error
     except Exception as error:
         raise _damaged(path, error) from error
@@ -199,6 +207,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
-    if values.size and (values.min() < 0 or values.max() > 65535):
+    white = 4095 if getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE) == (12,) else 65535
+    if values.size and (values.min() < 0 or values.max() > white):
         raise _Unsupported("its pixels are 32-bit numbers of unknown range; convert it to 8 or 16 bits")
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    return Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))

@@ -53,6 +53,7 @@ class RunDirectory:
         self.path, self.checkpoints = path, path / _CHECKPOINTS
         self.cleaned: list[str] = []
         self._lock = lock
+        self._facts: dict[str, Any] = {}
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, recipe: str, command: Sequence[str], seed: int) -> Self:
@@ -73,7 +74,7 @@ class RunDirectory:
         try:
             _refuse_if_taken(run.path)
             run._sweep()
-            run._write_run(_facts(command, seed))
+            run._note(**_first_facts(command, seed))
             files.write_text(run.path / _RECIPE, recipe)
         except BaseException:
             run.close()
@@ -101,10 +102,9 @@ class RunDirectory:
         run = cls._locked(path, create=False)
         try:
             run._sweep()
-            facts = read_run(path)
+            run._facts = read_run(path)
             session = {"at": _now(), "command": list(command or ()), **_surroundings()}
-            facts["resumed"] = [*facts.get("resumed", ()), session]
-            run._write_run({**facts, "status": "running", "ended": None})
+            run._note(status="running", ended=None, resumed=[*run._facts.get("resumed", ()), session])
         except BaseException:
             run.close()
             raise
@@ -122,8 +122,9 @@ class RunDirectory:
         files.make_folder(self.checkpoints)
         self.cleaned = files.sweep_temporaries(self.path) + files.sweep_temporaries(self.checkpoints)
 
-    def _write_run(self, facts: Mapping[str, Any]) -> None:
-        files.write_json(self.path / _RUN, dict(facts))
+    def _note(self, **facts: Any) -> None:
+        self._facts |= facts
+        files.write_json(self.path / _RUN, self._facts)
 
     def log_metrics(self, step: int, **values: Any) -> None:
         """Adds a line to metrics.jsonl: the step, the time (seconds since 1970), and the values.
@@ -147,8 +148,7 @@ class RunDirectory:
 
     def set_status(self, status: Status) -> None:
         """Notes in run.json how the run stands; all but "running" also note the time of the end."""
-        ended = None if status == "running" else _now()
-        self._write_run({**read_run(self.path), "status": status, "ended": ended})
+        self._note(status=status, ended=None if status == "running" else _now())
 
     def close(self) -> None:
         """Releases the lock. The status stays as it is."""
@@ -161,14 +161,14 @@ class RunDirectory:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
+            if self._facts.get("status") != "running":
+                return
             if error is None:
-                if read_run(self.path).get("status") == "running":
-                    self.set_status("finished")
+                self.set_status("finished")
             else:
                 # A full disk is often why we are here; the first error is the one to show.
                 with contextlib.suppress(SurniaError):
-                    if read_run(self.path).get("status") == "running":
-                        self.set_status("stopped" if isinstance(error, KeyboardInterrupt) else "failed")
+                    self.set_status("stopped" if isinstance(error, KeyboardInterrupt) else "failed")
         finally:
             self.close()
 
@@ -332,7 +332,7 @@ def _refuse_if_taken(path: Path) -> None:
         )
 
 
-def _facts(command: Sequence[str], seed: int) -> dict[str, Any]:
+def _first_facts(command: Sequence[str], seed: int) -> dict[str, Any]:
     return {
         "status": "running", "started": _now(), "ended": None, "command": list(command), "seed": seed,
         **_surroundings(), "resumed": [],

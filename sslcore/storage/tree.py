@@ -1,7 +1,8 @@
 """Nested state as a plain skeleton and a flat set of tensors: what a checkpoint stores instead of a pickle.
 
 Every JSON object in the skeleton is a tagged node, `{"tuple": [...]}`, so that no key of the user's can be taken for a
-tag, and so that unpacking creates only the types listed here: reading looks nothing up in any module, let alone calls it.
+tag, and so that unpacking creates only the types listed here: reading looks nothing up by
+name in a module, let alone calls it.
 """
 
 import collections
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from sslcore.errors import CheckpointError
+from sslcore.storage.files import show_path
 
 Skeleton: TypeAlias = Any
 
-_DEEPEST = 150
+_DEEPEST = 100  # several Python calls a level, of the 1000 Python allows
 _LONGEST_INT = 1 << 16  # bits
 _DTYPES = {str(d).removeprefix("torch."): d for d in vars(torch).values() if isinstance(d, torch.dtype)}
 _NUMPY_KINDS = "biuf"  # booleans, integers, floats; the rest of numpy has no tensor of the same kind
@@ -209,8 +211,8 @@ class _Unpacker:
                     return self.nodes[tag](value, depth)
                 except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:
                     raise CheckpointError(
-                        f"the stored state has a {tag} that cannot be read ({type(error).__name__}: {error}); "
-                        "use another checkpoint"
+                        f"the stored state has a {tag} that cannot be read "
+                        f"({type(error).__name__}: {show_path(str(error))}); use another checkpoint"
                     ) from error
         raise CheckpointError("the stored state is not in Surnia's form; use another checkpoint")
 

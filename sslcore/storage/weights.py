@@ -180,8 +180,9 @@ def load_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
         CheckpointError: the content is damaged or not of this format. `path` is for the sentence.
     """
     header = _header(data, path)
-    expected = header.get("__metadata__", {}).pop(_DIGEST, None)
-    if expected is not None:
+    metadata = header.get("__metadata__", {})
+    expected = metadata.pop(_DIGEST, None)
+    if expected is not None or _METADATA in metadata:
         summed = hashlib.sha256(_canonical(header))
         summed.update(memoryview(data)[8 + int.from_bytes(data[:8], "little") :])
         if summed.hexdigest() != expected:
