@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from sslcore.distributed import all_gather_rows, is_distributed, rank
 from sslcore.ops.gram import lse_over_others, pull_of_slice
-from sslcore.ops.row import keys_gradient, lse_and_mean, lse_over_keys
+from sslcore.ops.row import Similarity, keys_gradient, lse_and_mean, lse_over_keys
 from sslcore.ops.tiles import Pairs
 
 
@@ -21,7 +21,7 @@ def gathered_gram_lse(
 ) -> Tensor:
     """(m,) log-sum-exps of this process's unit rows z (m, d) over all other rows of all processes."""
     if not (gather and is_distributed()):
-        return lse_over_others(z, scale, ids, keep_equal=keep_equal, unit_rows=True)
+        return lse_over_others(z, scale, "unit", ids, keep_equal=keep_equal)
     return _GatheredGram.apply(z, scale, ids, keep_equal)
 
 
@@ -29,9 +29,9 @@ def gathered_row_lse(
     q: Tensor,
     k: Tensor,
     scale: Tensor,
+    similarity: Similarity,
     ids: Tensor | None = None,
     *,
-    cosine: bool,
     gather: bool = True,
 ) -> Tensor:
     """(n,) log-sum-exps of this process's queries q (n, d) over the keys of all rows of all processes but its own key.
@@ -39,8 +39,8 @@ def gathered_row_lse(
     k (n, d): key i belongs to query i. Rows with equal ids are left out.
     """
     if not (gather and is_distributed()):
-        return lse_over_keys(q, k, scale, Pairs(ids, ids, own_key=0), cosine=cosine)
-    return _GatheredRow.apply(q, k, scale, ids, cosine)
+        return lse_over_keys(q, k, scale, Pairs(ids, ids, own_key=0), similarity)
+    return _GatheredRow.apply(q, k, scale, similarity, ids)
 
 
 class _GatheredGram(torch.autograd.Function):
@@ -49,7 +49,7 @@ class _GatheredGram(torch.autograd.Function):
         all_z = all_gather_rows(z)
         all_ids = None if ids is None else all_gather_rows(ids)
         pairs = Pairs(ids, all_ids, keep_equal, own_key=rank() * len(z))
-        lse = lse_over_keys(z, all_z, scale, pairs, cosine=True)
+        lse = lse_over_keys(z, all_z, scale, pairs, "unit")
         ctx.pairs = pairs
         ctx.save_for_backward(z, all_z, scale, lse)
         return lse
@@ -67,13 +67,13 @@ class _GatheredGram(torch.autograd.Function):
 
 class _GatheredRow(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, scale: Tensor, ids: Tensor | None, cosine: bool) -> Tensor:
+    def forward(ctx, q: Tensor, k: Tensor, scale: Tensor, similarity: Similarity, ids: Tensor | None) -> Tensor:
         all_k = all_gather_rows(k)
         all_ids = None if ids is None else all_gather_rows(ids)
         pairs = Pairs(ids, all_ids, own_key=rank() * len(q))
         with_mean = any(ctx.needs_input_grad[i] for i in (0, 2))
-        lse, mean = lse_and_mean(q, all_k, scale, pairs, cosine=cosine, with_mean=with_mean)
-        ctx.cosine = cosine
+        lse, mean = lse_and_mean(q, all_k, scale, pairs, similarity, with_mean=with_mean)
+        ctx.similarity = similarity
         ctx.save_for_backward(q, k, scale, ids, all_ids, lse, mean)
         return lse
 
@@ -91,5 +91,5 @@ class _GatheredRow(torch.autograd.Function):
             everyone = all_gather_rows(torch.cat([q, g[:, None], lse[:, None]], dim=1))
             all_q, all_g, all_lse = everyone[:, :-2].contiguous(), everyone[:, -2], everyone[:, -1]
             pairs = Pairs(all_ids, ids, own_key=-rank() * len(q))
-            dk = keys_gradient(all_g, all_lse, all_q, k, scale, pairs, cosine=ctx.cosine)
+            dk = keys_gradient(all_g, all_lse, all_q, k, scale, pairs, ctx.similarity)
         return dq, dk, dscale, None, None

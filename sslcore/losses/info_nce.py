@@ -6,16 +6,20 @@ Radford et al., "Learning Transferable Visual Models From Natural Language Super
 similarity, Srinivas et al., "CURL", ICML 2020, section 4.2.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from sslcore.distributed import is_distributed
 from sslcore.losses.common import Similarity, check_same_shape, inverse, projected
 from sslcore.losses.exchange import gathered_row_lse
-from sslcore.ops import dense
-from sslcore.ops.numerics import Scalar, unit, widened
+from sslcore.ops import dense, small
+from sslcore.ops.numerics import Scalar, chosen_matmul_precision, unit, widened
 from sslcore.ops.row import check_keys, lse_over_keys
+from sslcore.ops.small import is_small
 from sslcore.ops.tiles import Pairs
 
 
@@ -55,20 +59,29 @@ def info_nce(
         >>> loss = info_nce(q, k, queue.features, temperature=0.2)
     """
     check_same_shape(query=query, positive=positive)
+    if negatives is not None:
+        check_keys(query, negatives, query_ids, negative_ids)
+    elif negative_ids is not None:
+        raise ValueError("negatives=None takes the positives as negatives: give their ids as query_ids")
+    else:
+        check_keys(query, positive, query_ids, query_ids)
+
     scale = inverse(temperature)
     q = projected(query, similarity)
     if q is None:
-        return _of_matrix(query, positive, negatives, scale, similarity, query_ids, negative_ids)
+        assert callable(similarity)
+        return _of_matrices(query, positive, negatives, scale, similarity, Pairs(query_ids, negative_ids))
 
     cosine = similarity == "cosine"
     p = unit(positive) if cosine else widened(positive)
+    if negatives is None and not (gather and is_distributed()) and is_small(len(q), len(q), chosen_matmul_precision()):
+        return _of_square(small.scores_of(q, p, scale), query_ids)
     of_positive = (q * p).sum(1) * scale
     if negatives is None:
-        _check_ids_of_batch(query, query_ids, negative_ids)
-        of_negatives = gathered_row_lse(q, positive, scale, query_ids, cosine=cosine, gather=gather)
+        of_negatives = gathered_row_lse(q, p, scale, "unit" if cosine else "dot", query_ids, gather=gather)
     else:
-        check_keys(query, negatives, query_ids, negative_ids)
-        of_negatives = lse_over_keys(q, negatives, scale, Pairs(query_ids, negative_ids), cosine=cosine)
+        pairs = Pairs(query_ids, negative_ids)
+        of_negatives = lse_over_keys(q, negatives, scale, pairs, "cosine" if cosine else "dot")
     return _loss(of_positive, of_negatives)
 
 
@@ -77,35 +90,28 @@ def _loss(of_positive: Tensor, of_negatives: Tensor) -> Tensor:
     return functional.softplus(of_negatives - of_positive, threshold=40).mean()
 
 
-def _of_matrix(
+def _of_square(scores: Tensor, ids: Tensor | None) -> Tensor:
+    """For the matrix (n, n) of all queries with all positives, the positives on its diagonal."""
+    own = torch.arange(len(scores), device=scores.device)
+    if ids is not None:
+        others = own[:, None] != own
+        scores = scores.masked_fill((ids[:, None] == ids) & others, -torch.inf)
+    return functional.cross_entropy(scores, own)
+
+
+def _of_matrices(
     query: Tensor,
     positive: Tensor,
     negatives: Tensor | None,
     scale: Tensor,
-    similarity: Similarity,
-    query_ids: Tensor | None,
-    negative_ids: Tensor | None,
+    similarity: Callable[[Tensor, Tensor], Tensor],
+    pairs: Pairs,
 ) -> Tensor:
     """For a similarity that only gives whole matrices."""
-    assert callable(similarity)
-    if negatives is not None and negatives.dim() == 3:
-        raise ValueError("negatives of each query (n, k, d) need a similarity with a method `project`, as nn.Bilinear")
     of_positives = widened(similarity(query, positive)) * scale
     if negatives is None:
-        _check_ids_of_batch(query, query_ids, negative_ids)
-        scores, key_ids = of_positives, query_ids
-        left_out = torch.eye(len(query), dtype=torch.bool, device=query.device)
-    else:
-        check_keys(query, negatives, query_ids, negative_ids)
-        scores, key_ids = widened(similarity(query, negatives)) * scale, negative_ids
-        left_out = torch.zeros_like(scores, dtype=torch.bool)
-    if query_ids is not None and key_ids is not None:
-        left_out |= query_ids[:, None] == key_ids
-    return _loss(of_positives.diagonal(), dense.masked_lse(scores, left_out))
-
-
-def _check_ids_of_batch(query: Tensor, query_ids: Tensor | None, negative_ids: Tensor | None) -> None:
-    if negative_ids is not None:
-        raise ValueError("negatives=None takes the positives as negatives: give their ids as query_ids")
-    if query_ids is not None and query_ids.shape != query.shape[:1]:
-        raise ValueError(f"query_ids need one id per query, ({len(query)},), not {tuple(query_ids.shape)}")
+        return _of_square(of_positives, pairs.query_ids)
+    if negatives.dim() == 3:
+        raise ValueError("negatives of each query (n, k, d) need a similarity with a method `project`, as nn.Bilinear")
+    scores = widened(similarity(query, negatives)) * scale
+    return _loss(of_positives.diagonal(), dense.masked_lse(scores, small.left_out(pairs, scores)))

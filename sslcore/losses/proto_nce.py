@@ -52,7 +52,7 @@ def proto_nce(
     v = unit(features)
     if concentration is None:
         of_own = (v * unit(prototypes[assignments])).sum(1)
-        of_all = lse_over_keys(v, prototypes, scale, Pairs(), cosine=True)
+        of_all = lse_over_keys(v, prototypes, scale, Pairs(), "cosine")
         return of_all.mean() - (scale * of_own).mean()
 
     if concentration.shape != prototypes.shape[:1]:
@@ -62,7 +62,7 @@ def proto_nce(
     # A temperature for each key is a length for each key.
     c = unit(prototypes) * (concentration.mean() / concentration)[:, None]
     of_own = (v * c[assignments]).sum(1)
-    of_all = lse_over_keys(v, c, scale, Pairs(), cosine=False)
+    of_all = lse_over_keys(v, c, scale, Pairs(), "dot")
     return of_all.mean() - (scale * of_own).mean()
 
 

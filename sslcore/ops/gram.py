@@ -6,14 +6,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sslcore.ops import dense, gram_tiles, shared_keys
+from sslcore.ops import dense, gram_tiles, shared_keys, small
 from sslcore.ops.numerics import Scalar, as_scale, chosen_matmul_precision, matmuls_in, unit, widened
-from sslcore.ops.row import Form
+from sslcore.ops.row import Form, Similarity
+from sslcore.ops.small import is_small
 from sslcore.ops.tiles import Pairs, check_chunk, needs_no_shift
 
 # Up to this many rows the exponentials are kept for the backward (16 MB at most), which then forms no tile again.
 _KEEP_UP_TO = 2048
-_EDGE = 512  # A 512 x 512 tile of float32 is 1 MB: it stays in the cache of one core.
+# Edges of tiles: 512 x 512 float32 is 1 MB and stays in the cache of one core; kept strips have no such bound, and
+# narrower ones waste less on the lower half of the blocks on the diagonal.
+_EDGE = 512
+_EDGE_OF_KEPT = 256
 
 
 def gram_lse(
@@ -55,20 +59,30 @@ def gram_lse(
     if form == "dense":
         return dense.gram_lse(z, scale, ids=ids, keep=keep, cosine=cosine)
     rows = unit(z) if cosine else widened(z)
-    return lse_over_others(rows, as_scale(scale), ids, keep_equal=keep == "equal", unit_rows=cosine, chunk=chunk or 0)
+    similarity: Similarity = "unit" if cosine else "dot"
+    return lse_over_others(rows, as_scale(scale), similarity, ids, keep_equal=keep == "equal", chunk=chunk or 0)
 
 
 def lse_over_others(
-    z: Tensor, scale: Tensor, ids: Tensor | None = None, *, keep_equal: bool = False, unit_rows: bool, chunk: int = 0
+    z: Tensor,
+    scale: Tensor,
+    similarity: Similarity,
+    ids: Tensor | None = None,
+    *,
+    keep_equal: bool = False,
+    chunk: int = 0,
 ) -> Tensor:
-    """`gram_lse` behind its checks. unit_rows: no row is longer than 1, so that scores are bounded by the scale."""
+    """`gram_lse` behind its checks; similarity is "unit" or "dot"."""
+    precision = chosen_matmul_precision()
+    if chunk == 0 and is_small(len(z), len(z), precision, gram=True):
+        return small.lse(z, z, scale, None, Pairs(ids, ids, keep_equal, own_key=0))
     if len(z) == 0:
         return z.sum(1)
     needs_grad = torch.is_grad_enabled() and (z.requires_grad or scale.requires_grad)
     # What bounds the scores must be known without asking a GPU, else they are not kept (see `needs_no_shift`).
-    known = scale.device.type == "cpu" and (unit_rows or z.device.type == "cpu")
+    known = scale.device.type == "cpu" and (similarity == "unit" or z.device.type == "cpu")
     keep_exponentials = needs_grad and known and len(z) <= _KEEP_UP_TO
-    lse, _ = _gram_lse(z, scale, ids, keep_equal, unit_rows, chunk, chosen_matmul_precision(), keep_exponentials)
+    lse, _ = _gram_lse(z, scale, ids, keep_equal, similarity, chunk, precision, keep_exponentials)
     return lse
 
 
@@ -80,12 +94,12 @@ def pull_of_slice(
         return gram_tiles.full_pull(g, lse, z, all_g, all_lse, all_z, scale, pairs, _EDGE)
 
 
-def _edge(n: int, chunk: int) -> int:
-    return chunk if chunk > 0 else min(_EDGE, n)
+def _edge(n: int, chunk: int, keep: bool) -> int:
+    return chunk if chunk > 0 else min(_EDGE_OF_KEPT if keep else _EDGE, n)
 
 
-def _bounded(z: Tensor, scale: Tensor, unit_rows: bool) -> bool:
-    return needs_no_shift(scale, z, None if unit_rows else z)
+def _bounded(z: Tensor, scale: Tensor, similarity: str) -> bool:
+    return needs_no_shift(scale, z, z if similarity == "dot" else None)
 
 
 # The custom operations; `register_kernel("cuda")` is where other kernels plug in.
@@ -97,7 +111,7 @@ def _gram_lse(
     scale: Tensor,
     ids: Tensor | None,
     keep_equal: bool,
-    unit_rows: bool,
+    similarity: str,
     chunk: int,
     precision: str,
     keep_exponentials: bool,
@@ -106,14 +120,15 @@ def _gram_lse(
     pairs = Pairs(ids, ids, keep_equal, own_key=0)
     kept = z.new_empty(n, n) if keep_exponentials else z.new_empty(0, 0)
     with matmuls_in(precision):
-        if _bounded(z, scale, unit_rows):
-            return gram_tiles.upper_sums(z, scale, pairs, _edge(n, chunk), kept if keep_exponentials else None), kept
-        lse, _ = shared_keys.lse_and_mean(z, z, scale, None, pairs, False, chunk, with_mean=False)
+        if _bounded(z, scale, similarity):
+            edge = _edge(n, chunk, keep_exponentials)
+            return gram_tiles.upper_sums(z, scale, pairs, edge, kept if keep_exponentials else None), kept
+        lse, _ = shared_keys.lse_and_mean(z, z, scale, None, pairs, similarity, chunk, with_mean=False)
         return lse, kept
 
 
 @_gram_lse.register_fake
-def _(z, scale, ids, keep_equal, unit_rows, chunk, precision, keep_exponentials):
+def _(z, scale, ids, keep_equal, similarity, chunk, precision, keep_exponentials):
     n = z.shape[0]
     return z.new_empty(n), z.new_empty(n, n) if keep_exponentials else z.new_empty(0, 0)
 
@@ -127,20 +142,20 @@ def _gram_lse_pull(
     scale: Tensor,
     ids: Tensor | None,
     keep_equal: bool,
-    unit_rows: bool,
+    similarity: str,
     chunk: int,
     precision: str,
 ) -> Tensor:
     pairs = Pairs(ids, ids, keep_equal, own_key=0)
-    edge = _edge(len(z), chunk)
+    edge = _edge(len(z), chunk, kept.numel() > 0)
     with matmuls_in(precision):
-        if _bounded(z, scale, unit_rows):
+        if _bounded(z, scale, similarity):
             return gram_tiles.upper_pull(g, lse, z, scale, pairs, edge, kept if kept.numel() else None)
         return gram_tiles.full_pull(g, lse, z, g, lse, z, scale, pairs, edge)
 
 
 @_gram_lse_pull.register_fake
-def _(g, lse, kept, z, scale, ids, keep_equal, unit_rows, chunk, precision):
+def _(g, lse, kept, z, scale, ids, keep_equal, similarity, chunk, precision):
     return torch.empty_like(z)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sslcore.ops.tiles import Pairs, blocks, closed
+from sslcore.ops.tiles import Pairs, blocks, closed, relative_exp_
 
 
 def upper_sums(z: Tensor, scale: Tensor, pairs: Pairs, edge: int, kept: Tensor | None) -> Tensor:
@@ -63,14 +63,14 @@ def full_pull(
 ) -> Tensor:
     """As `upper_pull` for scores of any size and rows z (m, d) out of all_z (n, d), without the use of symmetry."""
     scaled = z * scale
-    g, lse = g[:, None], closed(lse)[:, None]
-    all_lse = closed(all_lse)
+    g, all_g = g.masked_fill(lse.isneginf(), 0)[:, None], all_g.masked_fill(all_lse.isneginf(), 0)
+    lse, all_lse = closed(lse)[:, None], closed(all_lse)
     pull = torch.zeros_like(z)
     for i, e in blocks(len(z), edge):
         for j, f in blocks(len(all_z), edge):
             scores = scaled[i:e] @ all_z[j:f].T
-            w = (scores - lse[i:e]).exp_().mul_(g[i:e])
-            w.addcmul_(scores.sub_(all_lse[j:f]).exp_(), all_g[j:f])
+            w = relative_exp_(scores - lse[i:e]).mul_(g[i:e])
+            w.addcmul_(relative_exp_(scores.sub_(all_lse[j:f])), all_g[j:f])
             pairs.leave_out(w, i, j, 0.0)
             pull[i:e].addmm_(w, all_z[j:f])
     return pull

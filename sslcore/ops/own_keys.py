@@ -11,14 +11,14 @@ from sslcore.ops.tiles import TILE, Pairs, blocks, closed
 
 
 def lse_and_mean(
-    q: Tensor, k: Tensor, scale: Tensor, bias: Tensor | None, pairs: Pairs, cosine: bool, chunk: int, with_mean: bool
+    q: Tensor, k: Tensor, scale: Tensor, bias: Tensor | None, pairs: Pairs, similarity: str, chunk: int, with_mean: bool
 ) -> tuple[Tensor, Tensor]:
     """As `shared_keys.lse_and_mean`, for keys (n, k, d) and a bias (k,) or (n, k)."""
     n, d = q.shape
     lse = q.new_empty(n)
     mean = q.new_zeros(n if with_mean else 0, d)
     for i, e in blocks(n, _rows(k, chunk)):
-        scores, keys, inverse = _scores(q, k, scale, bias, pairs, cosine, i, e)
+        scores, keys, inverse = _scores(q, k, scale, bias, pairs, similarity, i, e)
         lse[i:e] = torch.logsumexp(scores, dim=1)
         if with_mean:
             p = (scores - closed(lse[i:e, None])).exp_()
@@ -35,14 +35,14 @@ def keys_gradient(
     scale: Tensor,
     bias: Tensor | None,
     pairs: Pairs,
-    cosine: bool,
+    similarity: str,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
     """As `shared_keys.keys_gradient`: gradients (n, k, d) and, of the bias's shape, (k,) or (n, k)."""
     dk = torch.empty_like(k)
     dbias = q.new_zeros(k.shape[:2] if bias is None else bias.shape)
     for i, e in blocks(len(q), _rows(k, chunk)):
-        scores, keys, inverse = _scores(q, k, scale, bias, pairs, cosine, i, e)
+        scores, keys, inverse = _scores(q, k, scale, bias, pairs, similarity, i, e)
         weights = (scores - closed(lse[i:e, None])).exp_().mul_(g[i:e, None])
         gradient = (weights * scale)[:, :, None] * q[i:e, None]
         if inverse is not None:
@@ -60,11 +60,11 @@ def _rows(k: Tensor, chunk: int) -> int:
 
 
 def _scores(
-    q: Tensor, k: Tensor, scale: Tensor, bias: Tensor | None, pairs: Pairs, cosine: bool, start: int, end: int
+    q: Tensor, k: Tensor, scale: Tensor, bias: Tensor | None, pairs: Pairs, similarity: str, start: int, end: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Scores (rows, k) of queries start..end, -inf where left out; their keys and, for the cosine, inverse norms."""
     keys = k[start:end].to(q.dtype)
-    inverse = inverse_norms(keys)[..., 0] if cosine else None
+    inverse = inverse_norms(keys)[..., 0] if similarity == "cosine" else None
     scores = torch.bmm(keys, (q[start:end] * scale)[:, :, None])[..., 0]
     if inverse is not None:
         scores.mul_(inverse)

@@ -6,11 +6,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sslcore.ops import dense, own_keys, shared_keys
+from sslcore.ops import dense, own_keys, shared_keys, small
 from sslcore.ops.numerics import Scalar, as_scale, chosen_matmul_precision, matmuls_in, unit, widened
+from sslcore.ops.small import is_small
 from sslcore.ops.tiles import Pairs, check_chunk
 
 Form = Literal["auto", "dense"]
+
+# "dot": of anything. "cosine": queries are unit rows, keys are normalised chunk by chunk. "unit": both are unit rows
+# already. With the last two a score is known to be at most the scale.
+Similarity = Literal["dot", "cosine", "unit"]
 
 
 def row_lse(
@@ -72,8 +77,8 @@ def row_lse(
         k,
         as_scale(scale),
         Pairs(query_ids, key_ids, keep == "equal", own_key),
+        "cosine" if cosine else "dot",
         key_bias=key_bias,
-        cosine=cosine,
         chunk=chunk or 0,
     )
 
@@ -83,16 +88,18 @@ def lse_over_keys(
     k: Tensor,
     scale: Tensor,
     pairs: Pairs,
+    similarity: Similarity,
     *,
     key_bias: Tensor | None = None,
-    cosine: bool = False,
     chunk: int = 0,
 ) -> Tensor:
-    """`row_lse` behind its checks, for callers that hold unit queries already if `cosine`."""
+    """`row_lse` behind its checks, with queries (and keys) as `similarity` wants them."""
+    if chunk == 0 and k.dim() == 2 and is_small(len(q), len(k), chosen_matmul_precision()):
+        return small.lse(q, unit(k) if similarity == "cosine" else widened(k), scale, key_bias, pairs)
     if len(q) == 0:
         return q.sum(1)
     with_mean = torch.is_grad_enabled() and (q.requires_grad or scale.requires_grad)
-    return lse_and_mean(q, k, scale, pairs, key_bias=key_bias, cosine=cosine, chunk=chunk, with_mean=with_mean)[0]
+    return lse_and_mean(q, k, scale, pairs, similarity, key_bias=key_bias, chunk=chunk, with_mean=with_mean)[0]
 
 
 def lse_and_mean(
@@ -100,9 +107,9 @@ def lse_and_mean(
     k: Tensor,
     scale: Tensor,
     pairs: Pairs,
+    similarity: Similarity,
     *,
     key_bias: Tensor | None = None,
-    cosine: bool = False,
     chunk: int = 0,
     with_mean: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -117,17 +124,19 @@ def lse_and_mean(
         None if key_bias is None else key_bias.to(dtype),
         pairs.keep_equal,
         pairs.own_key,
-        cosine,
+        similarity,
         chunk,
         chosen_matmul_precision(),
         with_mean,
     )
 
 
-def keys_gradient(g: Tensor, lse: Tensor, q: Tensor, k: Tensor, scale: Tensor, pairs: Pairs, *, cosine: bool) -> Tensor:
+def keys_gradient(
+    g: Tensor, lse: Tensor, q: Tensor, k: Tensor, scale: Tensor, pairs: Pairs, similarity: Similarity
+) -> Tensor:
     """The gradient for the keys, from the gradients g (n,) and the values of the log-sum-exps of the queries q."""
     ids = pairs.query_ids, pairs.key_ids
-    options = pairs.keep_equal, pairs.own_key, cosine, 0, chosen_matmul_precision()
+    options = pairs.keep_equal, pairs.own_key, similarity, 0, chosen_matmul_precision()
     return _row_lse_keys_gradient(g, lse, q, k, scale, *ids, None, *options)[0]
 
 
@@ -166,7 +175,7 @@ def _row_lse(
     key_bias: Tensor | None,
     keep_equal: bool,
     own_key: int | None,
-    cosine: bool,
+    similarity: str,
     chunk: int,
     precision: str,
     with_mean: bool,
@@ -174,11 +183,11 @@ def _row_lse(
     pairs = Pairs(query_ids, key_ids, keep_equal, own_key)
     keys = shared_keys if k.dim() == 2 else own_keys
     with matmuls_in(precision):
-        return keys.lse_and_mean(q, k, scale, key_bias, pairs, cosine, chunk, with_mean)
+        return keys.lse_and_mean(q, k, scale, key_bias, pairs, similarity, chunk, with_mean)
 
 
 @_row_lse.register_fake
-def _(q, k, scale, query_ids, key_ids, key_bias, keep_equal, own_key, cosine, chunk, precision, with_mean):
+def _(q, k, scale, query_ids, key_ids, key_bias, keep_equal, own_key, similarity, chunk, precision, with_mean):
     return q.new_empty(q.shape[0]), q.new_empty(q.shape[0] if with_mean else 0, q.shape[1])
 
 
@@ -194,18 +203,18 @@ def _row_lse_keys_gradient(
     key_bias: Tensor | None,
     keep_equal: bool,
     own_key: int | None,
-    cosine: bool,
+    similarity: str,
     chunk: int,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
     pairs = Pairs(query_ids, key_ids, keep_equal, own_key)
     keys = shared_keys if k.dim() == 2 else own_keys
     with matmuls_in(precision):
-        return keys.keys_gradient(g, lse, q, k, scale, key_bias, pairs, cosine, chunk)
+        return keys.keys_gradient(g, lse, q, k, scale, key_bias, pairs, similarity, chunk)
 
 
 @_row_lse_keys_gradient.register_fake
-def _(g, lse, q, k, scale, query_ids, key_ids, key_bias, keep_equal, own_key, cosine, chunk, precision):
+def _(g, lse, q, k, scale, query_ids, key_ids, key_bias, keep_equal, own_key, similarity, chunk, precision):
     return torch.empty_like(k), q.new_empty(k.shape[:-1] if key_bias is None else key_bias.shape)
 
 

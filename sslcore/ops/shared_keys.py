@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from sslcore.ops.numerics import along_sphere, inverse_norms
-from sslcore.ops.tiles import Pairs, blocks, closed, needs_no_shift, tile_shape
+from sslcore.ops.tiles import Pairs, blocks, closed, needs_no_shift, relative_exp_, tile_shape
 
 
 def lse_and_mean(
-    q: Tensor, k: Tensor, scale: Tensor, bias: Tensor | None, pairs: Pairs, cosine: bool, chunk: int, with_mean: bool
+    q: Tensor, k: Tensor, scale: Tensor, bias: Tensor | None, pairs: Pairs, similarity: str, chunk: int, with_mean: bool
 ) -> tuple[Tensor, Tensor]:
     """(n,) log-sum-exps and, if asked for, the (n, d) means of the keys under each query's softmax (else (0, d)).
 
-    cosine: q has unit rows and the keys are normalised, chunk by chunk.
+    similarity: as in `row`; for "cosine" the keys are normalised chunk by chunk.
     """
     n, d = q.shape
     scaled = q * scale
@@ -25,10 +25,10 @@ def lse_and_mean(
     mean = q.new_zeros(n if with_mean else 0, d)
     rows, columns = tile_shape(n, len(k), chunk)
     scratch = q.new_empty(rows * columns)
-    sums = _sums if bias is None and needs_no_shift(scale, q, None if cosine else k) else _running_sums
+    sums = _sums if bias is None and needs_no_shift(scale, q, k if similarity == "dot" else None) else _running_sums
     for i, e in blocks(n, rows):
         block_mean = mean[i:e] if with_mean else None
-        lse[i:e] = sums(scaled[i:e], k, bias, pairs, cosine, i, columns, scratch, block_mean)
+        lse[i:e] = sums(scaled[i:e], k, bias, pairs, similarity, i, columns, scratch, block_mean)
     return lse, mean
 
 
@@ -40,7 +40,7 @@ def keys_gradient(
     scale: Tensor,
     bias: Tensor | None,
     pairs: Pairs,
-    cosine: bool,
+    similarity: str,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
     """Gradients (k, d) for the keys and (k,) for the bias, from the gradients g (n,) of the log-sum-exps.
@@ -48,6 +48,7 @@ def keys_gradient(
     Tiles are formed again: with p_ij = exp(score_ij - lse_i), dk_j = scale * sum_i g_i p_ij q_i.
     """
     scaled = q * scale
+    g = g.masked_fill(lse.isneginf(), 0)
     pulls = scaled * g[:, None]
     lse = closed(lse)[:, None]
     dk = torch.empty_like(k)
@@ -55,10 +56,10 @@ def keys_gradient(
     rows, columns = tile_shape(len(q), len(k), chunk)
     scratch = q.new_empty(rows * columns)
     for j, f in blocks(len(k), columns):
-        keys, inverse = _chunk_of_keys(k, j, f, cosine, q.dtype)
+        keys, inverse = _chunk_of_keys(k, j, f, similarity, q.dtype)
         gradient = q.new_zeros(f - j, q.shape[1])
         for i, e in blocks(len(q), rows):
-            p = _scores(scaled[i:e], keys, bias, j, scratch).sub_(lse[i:e]).exp_()
+            p = relative_exp_(_scores(scaled[i:e], keys, bias, j, scratch).sub_(lse[i:e]))
             pairs.leave_out(p, i, j, 0.0)
             gradient.addmm_(p.T, pulls[i:e])
             if bias is not None:
@@ -72,7 +73,7 @@ def _sums(
     k: Tensor,
     bias: Tensor | None,
     pairs: Pairs,
-    cosine: bool,
+    similarity: str,
     row: int,
     columns: int,
     scratch: Tensor,
@@ -81,7 +82,7 @@ def _sums(
     """Log-sum-exps of one block of scaled queries with scores that need no shift; `mean` is filled in place."""
     total = q.new_zeros(len(q))
     for j, f in blocks(len(k), columns):
-        keys, _ = _chunk_of_keys(k, j, f, cosine, q.dtype)
+        keys, _ = _chunk_of_keys(k, j, f, similarity, q.dtype)
         p = _scores(q, keys, bias, j, scratch).exp_()
         pairs.leave_out(p, row, j, 0.0)
         total += p.sum(1)
@@ -97,7 +98,7 @@ def _running_sums(
     k: Tensor,
     bias: Tensor | None,
     pairs: Pairs,
-    cosine: bool,
+    similarity: str,
     row: int,
     columns: int,
     scratch: Tensor,
@@ -108,7 +109,7 @@ def _running_sums(
     peak = q.new_full((len(q),), -torch.inf)
     shift = torch.zeros_like(peak)
     for j, f in blocks(len(k), columns):
-        keys, _ = _chunk_of_keys(k, j, f, cosine, q.dtype)
+        keys, _ = _chunk_of_keys(k, j, f, similarity, q.dtype)
         scores = _scores(q, keys, bias, j, scratch)
         pairs.leave_out(scores, row, j, -torch.inf)
         higher = torch.maximum(peak, scores.amax(1))
@@ -116,13 +117,15 @@ def _running_sums(
         shift = higher.masked_fill(higher.isneginf(), 0)
         fade = (peak - shift).exp_()
         peak = higher
-        p = scores.sub_(shift[:, None]).exp_()
+        p = relative_exp_(scores.sub_(shift[:, None]))
+        pairs.leave_out(p, row, j, 0.0)
         total = total.mul_(fade).add_(p.sum(1))
         if mean is not None:
             mean.mul_(fade[:, None]).addmm_(p, keys)
+    empty = peak.isneginf()
     if mean is not None:
-        mean.div_(_positive(total)[:, None])
-    return total.log().add_(shift)
+        mean.div_(_positive(total)[:, None]).masked_fill_(empty[:, None], 0)
+    return total.log().add_(shift).masked_fill_(empty, -torch.inf)
 
 
 def _scores(q: Tensor, keys: Tensor, bias: Tensor | None, column: int, scratch: Tensor) -> Tensor:
@@ -131,10 +134,12 @@ def _scores(q: Tensor, keys: Tensor, bias: Tensor | None, column: int, scratch: 
     return tile if bias is None else tile.add_(bias[column : column + columns])
 
 
-def _chunk_of_keys(k: Tensor, start: int, end: int, cosine: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+def _chunk_of_keys(
+    k: Tensor, start: int, end: int, similarity: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
     """Keys start..end in the working format, of unit length for the cosine, with their inverse norms."""
     keys = k[start:end].to(dtype)
-    if not cosine:
+    if similarity != "cosine":
         return keys, None
     inverse = inverse_norms(keys)
     return keys * inverse, inverse

@@ -10,6 +10,10 @@ from torch import Tensor
 # exponentiated as they are. That saves the maximum of every tile and the rescaling of everything summed before it.
 SAFE_EXPONENT = 60.0
 
+# Relative to the largest term of a sum, exp(-80) = 2e-35 is nothing. What lies below is raised to it: exp of less than
+# -87 is a denormal float32, which CPUs handle a hundred times slower than any other number.
+FAINTEST = -80.0
+
 # A tile of 2^20 float32 is 4 MB: it stays in the caches of a few cores, and a product of that size runs at full rate.
 TILE = 2**20
 
@@ -75,6 +79,11 @@ def needs_no_shift(scale: Tensor, q: Tensor, k: Tensor | None) -> bool:
 
 def _longest(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=-1, dtype=torch.promote_types(x.dtype, torch.float32)).max()
+
+
+def relative_exp_(scores: Tensor) -> Tensor:
+    """exp in place, of scores relative to their largest or to their log-sum-exp; see FAINTEST."""
+    return scores.clamp_(min=FAINTEST).exp_()
 
 
 def closed(lse: Tensor) -> Tensor:
