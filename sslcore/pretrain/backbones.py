@@ -171,20 +171,46 @@ def _pixels(channels: int, size: int) -> LoadedBackbone:
     return LoadedBackbone(Pixels(channels, size), zeros, ones, size, channels, words)
 
 
+def random_backbone(
+    settings: BackboneSettings,
+    *,
+    in_channels: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: int,
+    seed: int = 0,
+) -> LoadedBackbone:
+    """An untrained backbone; the global random state is left alone.
+
+    Args:
+        settings: which; `settings.weights` is not followed.
+        in_channels: colour channels of its images.
+        mean, std: per channel, of pixel values in [0, 1].
+        size: side of its images.
+        seed: of the weights.
+
+    Raises:
+        CheckpointError: the settings do not fit each other.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _build(settings, in_channels, size).eval()
+    words = f"{settings.name} with random weights (seed {seed})"
+    settings = settings.model_copy(update={"weights": None})
+    return LoadedBackbone(network, tuple(mean), tuple(std), size, in_channels, words, settings=settings)
+
+
 def _fresh(like: LoadedBackbone, seed: int) -> LoadedBackbone:
     """Random weights in the place of the loaded ones."""
     if isinstance(like.backbone, Pixels):
         raise CheckpointError(
             "pixels have no weights to draw at random: name a run, a file or torchvision:NAME instead"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if like.settings is None:
-            network: nn.Module = TorchvisionBackbone(str(like.backbone.name), like.in_channels)
-        else:
-            network = _build(like.settings, like.in_channels, like.size)
-    described = f"{network.name} with random weights (seed {seed})"
-    return replace(like, backbone=network, description=described, matched=(), unmatched=())
+    if like.settings is None:
+        return _torchvision(str(like.backbone.name), like.in_channels, seed)
+    return random_backbone(
+        like.settings, in_channels=like.in_channels, mean=like.mean, std=like.std, size=like.size, seed=seed
+    )
 
 
 def _torchvision(name: str, in_channels: int, seed: int) -> LoadedBackbone:
@@ -196,16 +222,19 @@ def _torchvision(name: str, in_channels: int, seed: int) -> LoadedBackbone:
             f"({len(known)} in torchvision.models.list_models())"
         )
     mean, std = _imagenet_statistics(in_channels)
-    settings = BackboneSettings(name=name) if name in OURS else None  # type: ignore[arg-type]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = _build(settings, in_channels, 224) if settings else TorchvisionBackbone(name, in_channels)
-    described = f"torchvision's {name} with random weights (seed {seed})"
-    loaded = LoadedBackbone(network, mean, std, 224, in_channels, described, settings=settings)
+    if name in OURS:
+        settings = BackboneSettings(name=name)  # type: ignore[arg-type]
+        loaded = random_backbone(settings, in_channels=in_channels, mean=mean, std=std, size=224, seed=seed)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = TorchvisionBackbone(name, in_channels)
+        words = f"torchvision's {name} with random weights (seed {seed})"
+        loaded = LoadedBackbone(network, mean, std, 224, in_channels, words)
     if not file:
         return loaded
     tensors = read_weights(file)
-    matched, unmatched = _fill(network, tensors, tensors, Path(file))
+    matched, unmatched = _fill(loaded.backbone, tensors, tensors, Path(file))
     described = f"torchvision's {name} with the weights of {file}"
     return replace(loaded, description=described, matched=matched, unmatched=unmatched)
 

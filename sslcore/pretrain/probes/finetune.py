@@ -20,7 +20,7 @@ from sslcore.pretrain.backbones import LoadedBackbone
 from sslcore.pretrain.data import ImageArray, ImageFiles, RawBatch, TrainLoader, iterate_eval
 from sslcore.pretrain.probes.accuracy import topk_accuracy
 from sslcore.pretrain.probes.features import embed
-from sslcore.pretrain.probes.subsets import class_balanced
+from sslcore.pretrain.probes.subsets import balanced_share
 from sslcore.pretrain.probes.views import MatchingRandomView
 
 Images = ImageArray | ImageFiles
@@ -61,7 +61,7 @@ def finetune(
 ) -> FinetuneResult:
     """Train a copy of the backbone with a linear layer on a share of the labels, and score it on the test images.
 
-    The shares of one seed are nested and balanced by class (`class_balanced`). The loaded backbone is not changed.
+    The shares of one seed are nested and balanced by class (`balanced_share`). The loaded backbone is not changed.
 
     Args:
         loaded: the backbone with its preprocessing.
@@ -81,7 +81,7 @@ def finetune(
     """
     if train.labels is None or test.labels is None:
         raise DataError("fine-tuning needs labels: put the images of each class in a folder of their own")
-    share = train.subset(class_balanced(train.labels, fraction=fraction, seed=seed))
+    share = train.subset(balanced_share(train.labels, fraction, seed=seed))
     if len(share) < 2:
         raise DataError(f"{fraction:.0%} of the labels of {train.name} are {len(share)} images: take a larger share")
     batch = min(batch_size, max(2, len(share) // STEPS_AN_EPOCH))
@@ -107,17 +107,7 @@ def _with_head(loaded: LoadedBackbone, classes: int, seed: int) -> nn.Sequential
 
 def _view(loaded: LoadedBackbone) -> MatchingRandomView:
     """Crops and flips: with labels, stronger changes would only cost information."""
-    spec = ViewSpec(
-        size=loaded.size,
-        scale=(0.3, 1.0),
-        flip=0.5,
-        jitter=0,
-        brightness=0,
-        contrast=0,
-        saturation=0,
-        hue=0,
-        grayscale=0,
-    )
+    spec = ViewSpec(size=loaded.size, scale=(0.3, 1.0), flip=0.5, jitter=0.0, grayscale=0.0)
     return MatchingRandomView(spec, loaded.mean, loaded.std)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sslcore.pretrain.probes.accuracy import topk_accuracy
-from sslcore.pretrain.probes.subsets import held_out
+from sslcore.pretrain.probes.subsets import held_out, per_class
 
 PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6)
 
@@ -63,6 +63,7 @@ def linear_probe(
     penalties: Sequence[float] = PENALTIES,
     validation: float = 0.2,
     iterations: int = 300,
+    shots: int | None = None,
 ) -> LinearResult:
     """Fit logistic regression on the training features and score it on the test features.
 
@@ -79,10 +80,14 @@ def linear_probe(
         penalties: candidates; with a single one nothing is held out.
         validation: share of every class that is held out to choose.
         iterations: most L-BFGS iterations for one fit.
+        shots: few-shot probe: learn from only so many training features of each class, drawn with the seed.
 
     Raises:
         ValueError: an empty set, features that are not finite, or labels outside [0, C).
     """
+    if shots is not None:
+        rows = per_class(train_labels, shots, seed=seed)
+        train, train_labels = train[rows.to(train.device)], train_labels[rows.to(train_labels.device)]
     _check(train, train_labels, classes)
     _check(test, test_labels, classes)
     model = _standardiser(train, classes)

@@ -46,7 +46,7 @@ def open_splits(settings: DataSettings, *, seed: int = 0) -> Splits:
             "their own"
         )
     train = train.labelled()
-    if _undivided(settings):
+    if is_undivided(settings):
         keep, held = held_out(train.labels, SHARE, seed=seed)  # type: ignore[arg-type]
         note = f"{train.name} is undivided: scored on {SHARE:.0%} of each class (seed {seed}), learned from the rest"
         return Splits(train.subset(keep), train.subset(held), note)
@@ -56,7 +56,7 @@ def open_splits(settings: DataSettings, *, seed: int = 0) -> Splits:
     return Splits(train, test.labelled(), f"learned from {train.name}, scored on {test.name}")
 
 
-def _undivided(settings: DataSettings) -> bool:
+def is_undivided(settings: DataSettings) -> bool:
     """Whether this is a folder without train/ and test/ of its own."""
     if not settings.path or settings.kind not in ("auto", "folder"):
         return False

@@ -5,41 +5,51 @@ from jaxtyping import Int
 from torch import Tensor
 
 
-def class_balanced(
-    labels: Int[Tensor, " N"], *, fraction: float | None = None, per_class: int | None = None, seed: int
-) -> Int[Tensor, " m"]:
-    """Rows of a subset with equally many samples of each class, ascending.
+def per_class(labels: Int[Tensor, " N"], count: int, *, seed: int) -> Int[Tensor, " m"]:
+    """Rows of `count` samples of each class, ascending.
 
-    Subsets of one seed are nested: the 1 % are among the 10 %, because each class is shuffled once and its first
-    samples are taken. A class with fewer samples than its share gives all it has, so that the subset can be smaller
-    than asked for.
+    Subsets of one seed are nested, the smaller in the larger: each class is shuffled once and its first samples are
+    taken. A class with fewer samples gives all it has.
 
     Args:
         labels: (N,) classes; those below 0 are unlabelled and never taken.
-        fraction: share of the labelled samples, in (0, 1]; at least one sample of each class. 1 takes everything.
-        per_class: or the number of samples of each class.
+        count: samples of each class.
         seed: another seed, another subset.
 
     Raises:
-        ValueError: neither or both of `fraction` and `per_class`, or values out of range, or no labelled sample.
+        ValueError: count below 1, or no labelled sample.
     """
-    if (fraction is None) == (per_class is None):
-        raise ValueError("give either fraction or per_class")
+    if count < 1:
+        raise ValueError(f"count is the number of samples of each class and must be at least 1, not {count}")
     labels = labels.cpu()
-    present = labels[labels >= 0].unique()
-    if len(present) == 0:
-        raise ValueError("there is no labelled sample to choose from")
-    if fraction is not None:
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction is a share of the labels in (0, 1], not {fraction}")
-        if fraction == 1:
-            return (labels >= 0).nonzero()[:, 0]
-        per_class = max(1, round(fraction * int((labels >= 0).sum()) / len(present)))
-    if per_class is None or per_class < 1:
-        raise ValueError(f"per_class must be at least 1, not {per_class}")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     shuffled = labels[order]
-    return torch.cat([order[shuffled == c][:per_class] for c in present]).sort().values
+    return torch.cat([order[shuffled == c][:count] for c in _classes(labels)]).sort().values
+
+
+def balanced_share(labels: Int[Tensor, " N"], fraction: float, *, seed: int) -> Int[Tensor, " m"]:
+    """Rows of a share of the labelled samples with equally many of each class, ascending; nested as `per_class`.
+
+    At least one sample of each class; where a small class has fewer than its part, the subset is smaller than asked
+    for. A fraction of 1 takes everything, balanced or not.
+
+    Raises:
+        ValueError: fraction outside (0, 1], or no labelled sample.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction is a share of the labels in (0, 1], not {fraction}")
+    labelled = (labels.cpu() >= 0).nonzero()[:, 0]
+    classes = len(_classes(labels))
+    if fraction == 1:
+        return labelled
+    return per_class(labels, max(1, round(fraction * len(labelled) / classes)), seed=seed)
+
+
+def _classes(labels: Tensor) -> Tensor:
+    present = labels[labels >= 0].unique().cpu()
+    if len(present) == 0:
+        raise ValueError("there is no labelled sample to choose from")
+    return present
 
 
 def held_out(labels: Int[Tensor, " N"], share: float, *, seed: int) -> tuple[Int[Tensor, " a"], Int[Tensor, " b"]]:

@@ -5,6 +5,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from sslcore.pretrain.probes.linear import linear_probe, linear_probe_sgd
+from sslcore.pretrain.probes.subsets import per_class
 
 
 def blobs(n, classes=4, dim=10, noise=1.5, seed=0):
@@ -77,6 +78,14 @@ def test_sgd_comes_near_the_convex_solution():
     assert abs(sgd.top1 - convex.top1) < 0.06
     again = linear_probe_sgd(*TRAIN, *TEST, classes=4, epochs=30, lr=0.1, batch_size=64)
     assert torch.equal(sgd.model.weight, again.model.weight)
+
+
+def test_few_shots_learn_from_as_many_of_each_class():
+    few = linear_probe(*TRAIN, *TEST, classes=4, shots=5)
+    assert few.train_samples == 20
+    rows = per_class(TRAIN[1], 5, seed=0)
+    assert few.top1 == linear_probe(TRAIN[0][rows], TRAIN[1][rows], *TEST, classes=4).top1
+    assert few.top1 < linear_probe(*TRAIN, *TEST, classes=4).top1
 
 
 def test_bad_input_is_refused():

@@ -1,0 +1,165 @@
+"""The commands that judge, embed and export a backbone, from the command line to the files."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from apps.cli import main
+from sslcore.nn import build_backbone
+from sslcore.pretrain.data import ImageArray
+from sslcore.storage import save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Reddish and bluish noise in class folders, 24 + 8 of each."""
+    folder, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split, count in (("train", 24), ("val", 8)):
+        for channel, name in enumerate(("red", "green", "blue")):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                image = random.integers(0, 120, (20, 20, 3), dtype=np.uint8)
+                image[..., channel] += 80
+                Image.fromarray(image).save(folder / split / name / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run with one checkpoint of a ResNet-18."""
+    torch.manual_seed(0)
+    folder, network = tmp_path_factory.mktemp("runs") / "mine", build_backbone("resnet18")
+    model = {f"method.encoder.{name}": tensor for name, tensor in network.state_dict().items()}
+    model["method.projector.0.weight"] = torch.zeros(2, 2)
+    info = {
+        "method": "simclr", "backbone": {"name": "resnet18"}, "in_channels": 3, "size": 32,
+        "mean": [0.5] * 3, "std": [0.25] * 3,
+    }  # fmt: skip
+    save_checkpoint(folder / "checkpoints" / "step-00000007", model=model, train={}, info=info)
+    return folder
+
+
+def surnia(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_knn_prints_a_table_and_writes_what_it_printed(pictures, run_dir, tmp_path, capsys):
+    assert surnia("evaluate", "knn", run_dir, "--data", pictures, "--neighbours", 5, "--out", tmp_path / "r.json") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert f"{100 * result['top1']:.2f} %" in said
+    assert "scored on the folder" in said
+    assert (result["train_images"], result["test_images"], result["classes"], result["dim"]) == (72, 24, 3, 512)
+    assert "trained with simclr" in result["backbone"]
+
+
+def test_too_many_neighbours_are_said(pictures, capsys):
+    assert surnia("evaluate", "knn", "pixels", "--data", pictures, "--neighbours", 500) == 0
+    assert "Only 72 neighbours vote" in capsys.readouterr().out
+
+
+def test_linear_reads_colours_off_pixels(pictures, tmp_path, capsys):
+    assert surnia("evaluate", "linear", "pixels", "--data", pictures, "--out", tmp_path / "r.json") == 0
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["top1"] > 0.9
+    assert result["solver"] == "lbfgs"
+    assert result["dim"] == 3 * 20 * 20  # the images' own size
+    assert "chosen on a fifth of the training images" in capsys.readouterr().out
+
+
+def test_linear_by_sgd_where_a_rate_is_given(pictures, tmp_path, capsys):
+    options = ["--lr", 0.05, "--epochs", 5, "--out", tmp_path / "r.json"]
+    assert surnia("evaluate", "linear", "pixels", "--data", pictures, *options) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["solver"] == "sgd"
+    assert "SGD with learning rate 0.05 for 5 epochs" in capsys.readouterr().out
+
+
+def test_finetune_gives_a_row_for_each_share(pictures, tmp_path, capsys):
+    options = ["--labels", 1.0, 0.25, "--epochs", 2, "--out", tmp_path / "r.json"]
+    assert surnia("evaluate", "finetune", "random:folder_cpu", "--data", pictures, *options) == 0
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert [(r["share"], r["labels"]) for r in results] == [(0.25, 18), (1.0, 72)]
+    said = capsys.readouterr().out
+    assert "with random weights (seed 0)" in said
+    assert "0.25 of the labels (18 images)" in said
+
+
+def test_an_undivided_folder_is_divided_and_said(pictures, capsys):
+    assert surnia("evaluate", "knn", "pixels", "--data", pictures / "train", "--seed", 3) == 0
+    assert "scored on 20% of each class (seed 3)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["torchvision:resnet19", "--data", "{pictures}"], 4, "no classification network 'resnet19'"),
+        (["nowhere", "--data", "{pictures}"], 4, "there is no nowhere"),
+        (["pixels", "--data", "{pictures}/train/red"], 3, "has no labels"),
+        (["pixels", "--data", "{pictures}", "--device", "cuda:9"], 2, "there is no cuda:9 here"),
+        (["random:no_such.yaml", "--data", "{pictures}"], 2, "no_such.yaml"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_sentence(pictures, capsys, arguments, code, message):
+    given = [argument.format(pictures=pictures) for argument in arguments]
+    assert surnia("evaluate", "knn", *given) == code
+    said = capsys.readouterr().err.strip()
+    assert message in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_embed_writes_features_and_names_in_the_same_order(pictures, run_dir, tmp_path, capsys, suffix):
+    out = tmp_path / f"features{suffix}"
+    assert surnia("embed", run_dir, "--data", pictures, "--out", out) == 0
+    content = np.load(out) if suffix == ".npz" else {k: v.numpy() for k, v in load_file(out).items()}
+    lines = list(csv.DictReader((tmp_path / "features.csv").open()))
+    assert content["features"].shape == (96, 512)
+    assert len(lines) == 96
+    assert [line["row"] for line in lines] == [str(i) for i in range(96)]
+    first = next(line for line in lines if line["split"] == "test" and line["class"] == "green")
+    assert first["image"] == "val/green/00.png"
+    assert content["labels"][int(first["row"])] == 1  # blue, green, red
+    assert "96" in capsys.readouterr().out
+
+
+def test_embedding_needs_no_labels(pictures, tmp_path):
+    assert surnia("embed", "pixels", "--data", pictures / "train" / "red", "--out", tmp_path / "f.npz") == 0
+    assert set(np.load(tmp_path / "f.npz")["labels"]) == {-1}
+
+
+def test_an_unreadable_image_is_left_out_and_said(pictures, run_dir, tmp_path, capsys):
+    folder = tmp_path / "some"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "0.png").write_bytes((pictures / "train" / "red" / "00.png").read_bytes())
+    (folder / "a" / "1.png").write_bytes(b"not an image")
+    assert surnia("embed", run_dir, "--data", folder, "--out", tmp_path / "f.npz") == 0
+    assert [line["image"] for line in csv.DictReader((tmp_path / "f.csv").open())] == ["a/0.png", "b/0.png"]
+    assert "1 images could not be read" in capsys.readouterr().out
+
+
+def test_export_shows_the_check_and_the_lines_to_copy(run_dir, tmp_path, capsys):
+    out = tmp_path / "backbone.safetensors"
+    assert surnia("export", run_dir, "--to", "torchvision", "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "largest difference of the outputs │ 0" in said
+    assert "network.load_state_dict(load_file(" in said
+    assert surnia("evaluate", "knn", out, "--help") == 0
+
+
+def test_a_refused_export_leaves_nothing(run_dir, tmp_path, capsys):
+    assert surnia("export", run_dir, "--to", "detectron2", "--out", tmp_path / "b.pth") == 4
+    assert "ends in .pkl" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pixels_are_no_larger_than_64(monkeypatch):
+    from apps.probing import named_backbone
+
+    large = ImageArray(images=torch.zeros(2, 1, 96, 100, dtype=torch.uint8), mean=(0.5,), std=(0.5,))
+    assert named_backbone("pixels", large, seed=0).dim == 64 * 64
