@@ -47,9 +47,9 @@ def knn_options() -> Options:
     return parser
 
 
-def _training_options(parser: Options, *, epochs: int) -> None:
-    parser.option("--epochs", check.whole(1), "passes over the training images", metavar="N", default=epochs)
-    parser.option("--lr", check.number(above=0), "learning rate (default: the evaluation's own)", metavar="RATE")
+def _training_options(parser: Options, *, epochs: int, epochs_help: str, lr_help: str) -> None:
+    parser.option("--epochs", check.whole(1), epochs_help, metavar="N", default=epochs)
+    parser.option("--lr", check.number(above=0), lr_help, metavar="RATE")
     parser.option("--seed", check.whole(0), "of weights, order and subsets", metavar="N", default=0)
     parser.option("--out", check.path, "write the result here, as JSON", metavar="FILE")
 
@@ -57,7 +57,12 @@ def _training_options(parser: Options, *, epochs: int) -> None:
 def linear_options() -> Options:
     parser = Options("surnia evaluate linear", "Accuracy of a linear classifier on the frozen backbone's features.")
     _backbone_and_data(parser)
-    _training_options(parser, epochs=100)
+    _training_options(
+        parser,
+        epochs=100,
+        epochs_help="passes over the training images, with --lr",
+        lr_help="train by SGD with this learning rate (default: a convex solver, which needs none)",
+    )
     return parser
 
 
@@ -74,7 +79,12 @@ def finetune_options() -> Options:
         default=[0.01, 0.1, 1.0],
         many=True,
     )
-    _training_options(parser, epochs=30)
+    _training_options(
+        parser,
+        epochs=30,
+        epochs_help="passes over the training images",
+        lr_help="learning rate (default: the evaluation's own)",
+    )
     return parser
 
 
