@@ -1,0 +1,115 @@
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sslcore.losses import concentrations, proto_nce
+
+F64 = torch.float64
+
+
+def by_loops(features, prototypes, assignments, phi):
+    """The prototype term of PCL's equation 11 for one clustering, one pair at a time."""
+    total = 0.0
+    for v, s in zip(features, assignments.tolist(), strict=True):
+        terms = [
+            math.exp(float(v @ c / (v.norm() * c.norm())) / float(p)) for c, p in zip(prototypes, phi, strict=True)
+        ]
+        total -= math.log(terms[s] / sum(terms))
+    return torch.tensor(total / len(features), dtype=F64)
+
+
+def concentrations_by_loops(features, prototypes, assignments, smoothing):
+    """PCL's equation 12, with the treatment of small clusters and of extremes of its code."""
+    phi = np.zeros(len(prototypes))
+    sizes = [int((assignments == j).sum()) for j in range(len(prototypes))]
+    for j, size in enumerate(sizes):
+        if size > 1:
+            members = features[assignments == j]
+            distances = [float((v - prototypes[j]).norm()) for v in members]
+            phi[j] = sum(distances) / (size * math.log(size + smoothing))
+    for j, size in enumerate(sizes):
+        if size <= 1:
+            phi[j] = phi.max()
+    phi = phi.clip(np.percentile(phi, 10), np.percentile(phi, 90))
+    return torch.tensor(phi / phi.mean())
+
+
+def inputs(n=40, k=6, d=5):
+    features = torch.randn(n, d, dtype=F64)
+    prototypes = torch.randn(k, d, dtype=F64)
+    assignments = torch.randint(0, k - 2, (n,))
+    assignments[0] = k - 2  # a cluster of one; the last has none
+    return features, prototypes, assignments
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1])
+def test_equals_the_equation(temperature):
+    features, prototypes, assignments = inputs()
+    ours = proto_nce(features, prototypes, assignments, temperature=temperature)
+    expected = by_loops(features, prototypes, assignments, [temperature] * 6)
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+    spread = torch.rand(6, dtype=F64) + 0.5
+    ours = proto_nce(features, prototypes, assignments, temperature=temperature, concentration=spread)
+    expected = by_loops(features, prototypes, assignments, temperature * spread / spread.mean())
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_concentrations_equal_pcl():
+    features, prototypes, assignments = inputs()
+    for smoothing in (10.0, 3.0):
+        ours = concentrations(features, prototypes, assignments, smoothing=smoothing)
+        expected = concentrations_by_loops(features, prototypes, assignments, smoothing)
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_concentrations_of_points_on_their_centroids_are_one():
+    prototypes = torch.randn(3, 4)
+    assignments = torch.tensor([0, 0, 1, 1])
+    assert torch.equal(concentrations(prototypes[assignments], prototypes, assignments), torch.ones(3))
+
+
+def test_gradcheck():
+    features, prototypes, assignments = inputs(5, 4, 3)
+    spread = torch.rand(4, dtype=F64) + 0.5
+    features.requires_grad_(), prototypes.requires_grad_()
+    temperature = torch.tensor(0.3, dtype=F64, requires_grad=True)
+    for concentration in (None, spread):
+        assert torch.autograd.gradcheck(
+            lambda f, p, t, c=concentration: proto_nce(f, p, assignments, temperature=t, concentration=c),
+            (features, prototypes, temperature),
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("k", [20, 20_000])
+def test_small_temperatures_stay_finite(dtype, k):
+    features = torch.randn(32, 8).to(dtype).requires_grad_()
+    prototypes, assignments = torch.randn(k, 8), torch.randint(0, k, (32,))
+    loss = proto_nce(features, prototypes, assignments, temperature=0.005, concentration=torch.rand(k) + 0.1)
+    loss.backward()
+    assert loss.isfinite()
+    assert features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prototypes": torch.randn(6, 3)}, "of the same d"),
+        ({"assignments": torch.zeros(3, dtype=torch.long)}, "one per feature"),
+        ({"concentration": torch.ones(5)}, "one per prototype"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, message):
+    features, prototypes, assignments = inputs()
+    arguments = {
+        "features": features,
+        "prototypes": prototypes,
+        "assignments": assignments,
+        "temperature": 0.1,
+    } | change
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(proto_nce)(**arguments)
