@@ -159,16 +159,16 @@ class _CropMaker:
         cutout = self._some_cutout(label, rng)
         canvas = self._background(rng)
         blur = rng.uniform(0.4, 1.2) if rng.random() < 0.4 else 0.0
-        pixels = cutouts.light(cutouts.cut(cutout, self._pose(rng), blur), rng)
+        pixels = cutouts.light(cutouts.cut(cutout, self._pose(rng), blur), rng, strength=1.7)
         # Off the centre: some objects are cut off at the border.
-        shift = rng.uniform(-0.2, 0.2, 2) * self.size
+        shift = rng.uniform(-0.16, 0.16, 2) * self.size
         left, top = (round(s + (self.size - n) / 2) for s, n in zip(shift, pixels.shape[:0:-1]))
         if rng.random() < 0.6:
             dx, dy = rng.uniform(-0.08, 0.08) * self.size, rng.uniform(0.02, 0.1) * self.size
             depth = rng.uniform(0.2, 0.55)
             cutouts.cast_shadow(canvas, pixels, left + round(dx), top + round(dy), 0.04 * self.size, depth)
         cutouts.paste(canvas, pixels, left, top)
-        if rng.random() < 0.3:
+        if rng.random() < 0.15:
             self._occlude(canvas, rng)
         return self._develop(canvas, rng), label, cutout.drawing
 
@@ -180,14 +180,14 @@ class _CropMaker:
 
     def _pose(self, rng: np.random.Generator) -> Pose:
         return Pose(
-            long_side=self.size * rng.uniform(0.45, 1.15),
-            angle=rng.normal(0, 18),
+            long_side=self.size * rng.uniform(0.55, 1.1),
+            angle=rng.normal(0, 15),
             flip=bool(rng.random() < 0.5),
             stretch=float(np.exp(rng.normal(0, 0.15))),
         )
 
     def _background(self, rng: np.random.Generator) -> cutouts.Pixels:
-        gain = np.exp(rng.normal(0, 0.2) + rng.normal(0, 0.08, 3)).astype(np.float32)
+        gain = np.exp(rng.normal(0, 0.3) + rng.normal(0, 0.12, 3)).astype(np.float32)
         return _piece(self.soft, self.size, self.size, rng) * gain[:, None, None]
 
     def _occlude(self, canvas: cutouts.Pixels, rng: np.random.Generator) -> None:
@@ -201,7 +201,7 @@ class _CropMaker:
         cutouts.paste(canvas, piece, left, top)
 
     def _develop(self, canvas: cutouts.Pixels, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-        image = cutouts.develop(canvas, rng, blur=0.0, noise=rng.uniform(0, 7))
+        image = cutouts.develop(canvas, rng, blur=0.0, noise=rng.uniform(0, 5))
         if rng.random() < 0.4:
             file = io.BytesIO()
             cutouts.interleaved(image).save(file, "JPEG", quality=int(rng.integers(55, 95)))
