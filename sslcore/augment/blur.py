@@ -14,8 +14,8 @@ def gaussian_blur(
 ) -> Float[Tensor, "n c h w"]:
     """Blur with a kernel of 2 * radius + 1 pixels and reflected borders, as torchvision's `gaussian_blur`.
 
-    The blur of a side is a banded matrix, and two matrix multiplications with all samples at once beat a depthwise
-    convolution on the CPU: `benchmarks/augment.py`.
+    The blur of a side is a banded matrix. Two matrix multiplications for all samples are faster than depthwise
+    convolutions up to about 100 pixels and for few samples, slower for many of 224 pixels: `benchmarks/augment.py`.
 
     Args:
         images: (n, c, h, w), any range of values.
@@ -36,6 +36,8 @@ def blur_matrix(sigma: Float[Tensor, " n"], side: int, radius: int) -> Float[Ten
     device = sigma.device
     offset = torch.arange(-radius, radius + 1, device=device)
     kernel = torch.exp(-0.5 * (offset / sigma.clamp(min=1e-3)[:, None]) ** 2)
+    # What float32 would round away anyway; denormal numbers among it would make the products ten times as slow.
+    kernel = kernel.masked_fill(kernel < 1e-8, 0.0)
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
 
     # Reflection without repeating the border pixel has the period 2 * (side - 1); one pixel reflects into itself.

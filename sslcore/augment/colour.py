@@ -10,10 +10,9 @@ what these changes cost.
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from sslcore.augment.select import change_some_
-
-LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, with the digits torchvision uses
 
 
 def adjust_colour_(
@@ -80,10 +79,7 @@ def solarize_(images: Float[Tensor, "n c h w"], chosen: Bool[Tensor, " n"]) -> F
 
 def luma(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
     """The grey of each pixel, as a new tensor."""
-    if images.shape[1] == 1:
-        return images.clone()
-    red, green, blue = images.split(1, dim=1)
-    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+    return images.clone() if images.shape[1] == 1 else rgb_to_grayscale(images)
 
 
 def _by_sample(factors: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from sslcore.augment.select import change_some_
 from sslcore.random import uniform, uniform_row
 
 # Values worked on at a time: what stays in a CPU's cache from pass to pass; elsewhere what bounds the memory.
-_CHUNK_ON_CPU, _CHUNK = 1 << 18, 1 << 27
+_CHUNK_ON_CPU, _CHUNK = 1 << 19, 1 << 27
 
 
 @dataclass(frozen=True)
