@@ -1,4 +1,4 @@
-"""`surnia demo`: pretrain on pictures made from real drawings and photographs, and show what the backbone has learned."""
+"""`surnia demo`: pretrain on pictures made of real drawings and photographs, and show what the backbone has learned."""
 
 import time
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from detection.data.scenes import CropSet, make_crops
 from sslcore.nn import build_backbone
 from sslcore.pretrain.data import ImageArray, iterate_eval
 from sslcore.pretrain.probes.features import embed
-from sslcore.pretrain.probes.knn import knn_accuracy, knn_predict
+from sslcore.pretrain.probes.knn import knn_accuracy
 from sslcore.pretrain.probes.linear import linear_probe
 from sslcore.pretrain.recipe import Recipe
 from sslcore.pretrain.run import Outcome, pretrain
@@ -68,12 +68,15 @@ def run(run_dir: Path, *, command: list[str], seed: int = 0, steps: int | None =
 
 def as_array(crops: CropSet) -> ImageArray:
     return ImageArray(
-        images=torch.from_numpy(crops.images), labels=torch.from_numpy(crops.labels), classes=crops.classes, name="crops"
+        images=torch.from_numpy(crops.images),
+        labels=torch.from_numpy(crops.labels),
+        classes=crops.classes,
+        name="crops",
     )
 
 
 def evaluate(outcome: Outcome, train: ImageArray, test: ImageArray, recipe: Recipe) -> list[Scores]:
-    """kNN and linear accuracy of three kinds of features; the random network is the very one that training started from."""
+    """kNN and linear accuracy of three kinds of features; the random network is the one that training started from."""
     torch.manual_seed(recipe.seed)
     untrained = build_backbone(
         recipe.backbone.name, stem=recipe.backbone.stem, width=recipe.backbone.width, in_channels=train.channels
@@ -109,12 +112,12 @@ def write_report(
     test: CropSet,
     command: list[str],
 ) -> None:
-    pixels, random, pretrained = scores
+    pretrained = scores[-1]
     page = Page(
         title="Surnia demo: a backbone that learned from unlabelled pictures",
         lead=f"A network of {sum(p.numel() for p in outcome.module.method.encoder.parameters()):,} weights looked at "
-        f"{len(train.images):,} unlabelled crops for {outcome.steps:,} steps, then had to tell {len(test.classes)} kinds of "
-        "things apart in drawings and photographs that it had never seen.",
+        f"{len(train.images):,} unlabelled crops for {outcome.steps:,} steps, then had to tell {len(test.classes)} "
+        "kinds of things apart in drawings and photographs that it had never seen.",
         footer=f"Seed {recipe.seed}. {outcome.images_per_second:,.0f} images a second. Run directory: {run_dir}. "
         f"Command: {' '.join(command)}. Drawings: Kenney (kenney.nl), CC0. Photographs: scikit-image and scikit-learn.",
     )
@@ -124,7 +127,8 @@ def write_report(
         [[s.name, f"{s.knn:.3f}", f"{s.linear:.3f}"] for s in scores],
         best=2,
         note=f"Share of {len(test.images):,} held-out crops whose class is named rightly. kNN: {NEIGHBOURS} weighted "
-        "neighbours among the training crops. Linear: logistic regression on the frozen features. Labels serve only this.",
+        "neighbours among the training crops. Linear: logistic regression on the frozen features. Labels serve only "
+        "this.",
     )
     kinds = {s.name: [s.knn, s.linear] for s in scores}
     page.figures((bars(["kNN", "linear"], kinds, y="accuracy"), "The same numbers as bars."))

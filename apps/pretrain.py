@@ -1,9 +1,9 @@
 """`surnia pretrain`: a run from a recipe, its report, and what to type next."""
 
 import math
+import os
 import resource
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from sslcore.pretrain.run import Outcome, build, is_first_process, pretrain
 from sslcore.storage import RunDirectory
 
 DRY_STEPS = 5
+RUN_DIR = "SURNIA_RUN_DIR"  # tells processes that Lightning starts which directory the first one chose
 
 
 def run(recipe: Recipe, *, run_dir: Path, recipe_text: str, command: list[str], resume: bool, dry_run: bool) -> int:
@@ -25,7 +26,8 @@ def run(recipe: Recipe, *, run_dir: Path, recipe_text: str, command: list[str], 
     if dry_run:
         return rehearse(recipe)
     if not is_first_process():  # takes part, and leaves writing to the first
-        return 130 if pretrain(recipe, run_dir, resume=resume, quiet=True).stopped else 0
+        return pretrain(recipe, Path(os.environ.get(RUN_DIR, run_dir)), resume=resume, quiet=True).exit_code
+    os.environ[RUN_DIR] = str(run_dir)
 
     opened = (
         RunDirectory.open(run_dir)
@@ -35,26 +37,29 @@ def run(recipe: Recipe, *, run_dir: Path, recipe_text: str, command: list[str], 
     with opened as directory:
         outcome = pretrain(recipe, directory, resume=resume)
         directory.set_status("stopped" if outcome.stopped else "finished")
-        if not outcome.stopped:
+        if outcome.steps and not outcome.stopped:
             write_report(recipe, outcome, directory.path)
-    summarise(outcome, run_dir)
-    return 130 if outcome.stopped else 0
+    summarise(recipe, outcome, run_dir)
+    return outcome.exit_code
 
 
-def summarise(outcome: Outcome, run_dir: Path) -> None:
+def summarise(recipe: Recipe, outcome: Outcome, run_dir: Path) -> None:
     console = Console()
     if outcome.stopped:
         console.print(f"Stopped with a checkpoint at {outcome.checkpoint}. Go on with:", soft_wrap=True)
         console.print(f"  surnia pretrain --resume {run_dir}", soft_wrap=True, highlight=False)
         return
-    console.print(f"{outcome.steps} steps at {outcome.images_per_second:,.0f} images/s.", highlight=False)
+    if outcome.steps:
+        console.print(f"{outcome.steps} steps at {outcome.images_per_second:,.0f} images/s.", highlight=False)
+    else:
+        console.print("The run was finished already; nothing was left to train.")
     if outcome.knn:
         console.print(f"kNN accuracy {outcome.knn[-1][1]:.3f} after epoch {outcome.knn[-1][0]:.1f}", highlight=False)
     console.print(f"Report: {run_dir / 'report.html'}\nNext:", soft_wrap=True, highlight=False)
     console.print(f"  surnia evaluate knn {run_dir} --data DIR", soft_wrap=True, highlight=False)
-    console.print(
-        f"  surnia export {run_dir} --to torchvision --out backbone.safetensors", soft_wrap=True, highlight=False
-    )
+    if recipe.backbone.name.startswith("resnet"):  # the others have no counterpart elsewhere
+        export = f"  surnia export {run_dir} --to torchvision --out backbone.safetensors"
+        console.print(export, soft_wrap=True, highlight=False)
 
 
 def write_report(recipe: Recipe, outcome: Outcome, run_dir: Path) -> None:
@@ -100,11 +105,14 @@ def diagnostics_section(page: Page, outcome: Outcome) -> None:
     page.figures(
         (
             curve(std, x="epoch", y="std", level=(ideal, f"1/sqrt(d) = {ideal:.3f}"), marked=True, bottom=0),
-            "Standard deviation of the normalised embeddings: near 1/sqrt(d) when they use the sphere, near 0 when collapsed.",
+            "Standard deviation of the normalised embeddings: near 1/sqrt(d) when spread out, near 0 when collapsed.",
         ),
         (curve(rank, x="epoch", y="RankMe", marked=True, bottom=0), "Effective rank of the backbone's features."),
         (curve(alignment, x="epoch", y="alignment", marked=True), "Mean squared distance of two views of an image."),
-        (curve(uniformity, x="epoch", y="uniformity", marked=True), "Log of the mean Gaussian potential; lower is more even."),
+        (
+            curve(uniformity, x="epoch", y="uniformity", marked=True),
+            "Log of the mean Gaussian potential; lower is more even.",
+        ),
     )
 
 
@@ -113,11 +121,9 @@ def rehearse(recipe: Recipe) -> int:
     short = recipe.model_copy(update={"max_steps": DRY_STEPS, "diagnostics": False, "probe": _no_probe(recipe)})
     module = build(recipe)
     plan = module.plan
-    began = time.perf_counter()
     outcome = pretrain(short, None, quiet=True)
-    seconds = time.perf_counter() - began
-    warm_rate = outcome.images_per_second
-    total = plan.batches * recipe.batch_size
+    rate = outcome.images_per_second
+    seconds = plan.batches * recipe.batch_size / rate
 
     table = Table(title="Dry run: nothing was written", show_header=False, title_justify="left")
     table.add_row("images", f"{len(module.images):,}")
@@ -127,8 +133,8 @@ def rehearse(recipe: Recipe) -> int:
     table.add_row("learning rate", f"{recipe.learning_rate:g}")
     table.add_row(f"loss of the first {DRY_STEPS} steps", f"{outcome.losses[-1][1]:.3f}")
     table.add_row("memory", memory())
-    table.add_row("rate", f"about {warm_rate:,.0f} images/s (from {seconds:.1f} s, the first steps' slowness included)")
-    table.add_row("time for the run", f"about {duration(total / warm_rate)}")
+    table.add_row("rate", f"about {rate:,.0f} images/s, the first step left out")
+    table.add_row("time for the run", f"about {duration(seconds)}, evaluations not counted")
     Console().print(table)
     return 0
 

@@ -9,8 +9,8 @@ their labels, and is then asked about the 10 000 test images: a linear probe (pe
 features), weighted kNN (k = 20) with all labels and with 600, 60 a class. Each (row, seed) is stored when it is done.
 
 The peer rows need lightly (`pip install lightly`); it runs its own loss, heads, momentum update, memory bank and
-per-image transforms, in a plain loop with its own data loader. Rates are of the training loop alone. `--threads` sets the
-torch threads of a run; the peer's loader gets `--peer-workers` processes besides.
+per-image transforms, in a plain loop with its own data loader. Rates are of the training loop alone. `--threads` sets
+the torch threads of a run; the peer's loader gets `--peer-workers` processes besides.
 """
 
 import argparse
@@ -93,7 +93,12 @@ def measure(row: str, seed: int, train: ImageArray, test: ImageArray, arguments:
 def recipe_of(method: str, seed: int, arguments: argparse.Namespace) -> Recipe:
     """The shipped recipe, at the budget of this benchmark."""
     name = f"fashion_mnist_{method if method in OURS else 'simclr'}"
-    changes = [f"--seed={seed}", f"--epochs={arguments.epochs}", "--probe.every_epochs=0", f"--threads={arguments.threads}"]
+    changes = [
+        f"--seed={seed}",
+        f"--epochs={arguments.epochs}",
+        "--probe.every_epochs=0",
+        f"--threads={arguments.threads}",
+    ]
     return load_recipe(name, Recipe, changes)[0]
 
 
@@ -116,7 +121,7 @@ def accuracy(network: nn.Module, train: ImageArray, test: ImageArray, seed: int)
 def train_lightly(
     row: str, recipe: Recipe, train: ImageArray, arguments: argparse.Namespace
 ) -> tuple[nn.Module, float]:
-    """lightly's SimCLR or MoCo on the same network, batch, optimiser, schedule and views, as its examples put it together."""
+    """lightly's SimCLR or MoCo on the same network, batch, optimiser, schedule and views, as in its examples."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules import MoCoProjectionHead, SimCLRProjectionHead
     from lightly.models.utils import deactivate_requires_grad, update_momentum
@@ -188,7 +193,9 @@ def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def table(arguments: argparse.Namespace) -> str:
     """Mean and range over seeds, one line a row."""
-    stored = [json.loads(path.read_text()) for path in sorted(arguments.out.glob(f"*-epochs{arguments.epochs}-seed*.json"))]
+    stored = [
+        json.loads(path.read_text()) for path in sorted(arguments.out.glob(f"*-epochs{arguments.epochs}-seed*.json"))
+    ]
     lines = [
         "| features | linear, all labels | kNN, all labels | kNN, 600 labels | images/s | seeds |",
         "|---|---|---|---|---|---|",
@@ -201,7 +208,10 @@ def table(arguments: argparse.Namespace) -> str:
             lines.append(f"| {NAMES[row]} | {' | '.join(cells)} | {f'{rate:,.0f}' if rate else '–'} | {len(mine)} |")
     if stored:
         first = stored[0]
-        lines += ["", f"{arguments.epochs} epochs, {first['threads']} torch threads, {first['cpu']}, torch {first['torch']}."]
+        lines += [
+            "",
+            f"{arguments.epochs} epochs, {first['threads']} torch threads, {first['cpu']}, torch {first['torch']}.",
+        ]
     return "\n".join(lines) + "\n"
 
 

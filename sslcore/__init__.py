@@ -1,5 +1,8 @@
-"""One contrastive core for three applications. Public names are loaded when they are first used, so that `import sslcore`
-(and with it the command line's checks) costs nothing heavy."""
+"""One contrastive core for three applications.
+
+Public names are loaded when they are first used, so that `import sslcore`, and with it the command line's checks, costs
+nothing heavy.
+"""
 
 import importlib
 from typing import Any
@@ -15,7 +18,7 @@ _HOME = {
 _MODULES = {"augment", "distributed", "errors", "losses", "memory", "nn", "ops", "pretrain", "random", "storage"}
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted([*_WHERE, *_MODULES])  # noqa: PLE0605 - computed from the table above
+__all__ = sorted([*_WHERE, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:

@@ -7,13 +7,13 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 from jaxtyping import install_import_hook
 
-# Every public function of the core is called with its declared shapes checked; must precede the first import of sslcore.
+# Every public function of the core is called with its declared shapes checked; before the first import of sslcore.
 install_import_hook(
     ["sslcore.augment", "sslcore.losses", "sslcore.memory", "sslcore.nn", "sslcore.ops"], "beartype.beartype"
 )
 
-import pytest
-import torch
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
 

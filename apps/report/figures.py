@@ -74,9 +74,7 @@ def contact_sheet(images: np.ndarray, columns: int, *, zoom: float = 0.55) -> Fi
     return figure
 
 
-def neighbours(
-    queries: np.ndarray, found: np.ndarray, right: np.ndarray, title: str, *, zoom: float = 0.5
-) -> Figure:
+def neighbours(queries: np.ndarray, found: np.ndarray, right: np.ndarray, title: str, *, zoom: float = 0.5) -> Figure:
     """Each row: a query, then its nearest images; those of the query's class are framed.
 
     Args:
@@ -124,7 +122,8 @@ def _place(axes: Axes, image: np.ndarray, x: float, y: float, frame: str | None)
     )  # fmt: skip
     if frame:
         axes.plot(
-            [x + pad, x + 1 - pad, x + 1 - pad, x + pad, x + pad], [y + pad, y + pad, y + 1 - pad, y + 1 - pad, y + pad],
+            [x + pad, x + 1 - pad, x + 1 - pad, x + pad, x + pad],
+            [y + pad, y + pad, y + 1 - pad, y + 1 - pad, y + pad],
             color=frame, linewidth=2.2,
         )  # fmt: skip
 

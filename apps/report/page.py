@@ -55,9 +55,7 @@ class Page:
             loader=PackageLoader("apps.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
         page = environment.get_template("page.html")
-        write_text(
-            path, page.render(title=self.title, lead=self.lead, sections=self.sections, footer=self.footer)
-        )
+        write_text(path, page.render(title=self.title, lead=self.lead, sections=self.sections, footer=self.footer))
 
     def _add(self, **block: Any) -> None:
         self.sections[-1]["blocks"].append(block)

@@ -27,6 +27,8 @@ class Meter(pl.Callback):
     """Loss, rate and learning rate: to the metrics file and the logger every `every` updates, to a person all the time.
 
     The loss is added up on the device and read only when it is written, so that the device never waits for the host.
+    `overall_rate` is images a second over all batches but the first, which pays for what is made once; evaluations are
+    left out of it.
     """
 
     def __init__(self, run: RunDirectory | None, *, every: int = 20, quiet: bool = False) -> None:
@@ -37,11 +39,14 @@ class Meter(pl.Callback):
         self.first_step = 0
         self._sums: dict[str, Tensor] = {}
         self._batches = 0
-        self._since = time.perf_counter()
+        self._since = 0.0
+        self._first_end: float | None = None
+        self._count = 0
+        self.overall_rate = 0.0
         self._display: Display | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._since = time.perf_counter()
+        self._since = time.perf_counter() - pl_module.paused
         self.first_step = trainer.global_step
         if trainer.is_global_zero and not self.quiet:
             self._display = Display(pl_module.plan.updates, done=trainer.global_step)
@@ -52,12 +57,17 @@ class Meter(pl.Callback):
         for name, value in outputs["terms"].items():
             self._sums[name] = self._sums.get(name, 0) + value
         self._batches += 1
+        now = time.perf_counter() - pl_module.paused
+        if self._first_end is None:
+            self._first_end = now
+        else:
+            self._count += pl_module.recipe.batch_size
+            self.overall_rate = self._count / (now - self._first_end)
         updates, accumulate = trainer.global_step, pl_module.recipe.accumulate
         if (batch.step + 1) % accumulate or not (updates % self.every == 0 or updates == pl_module.plan.updates):
             return
 
         values = {name: float(total) / self._batches for name, total in self._sums.items()}
-        now = time.perf_counter()
         rate = self._batches * pl_module.recipe.batch_size / (now - self._since)
         self._sums, self._batches, self._since = {}, 0, now
         epoch = (batch.step + 1) / pl_module.plan.steps_per_epoch
@@ -139,11 +149,12 @@ class EpochCallback(pl.Callback):
         epochs, rest = divmod(done, plan.steps_per_epoch)
         last = done == plan.batches
         if self.every_epochs and (last or (rest == 0 and epochs % self.every_epochs == 0)):
-            training = pl_module.method.training
+            began, training = time.perf_counter(), pl_module.method.training
             pl_module.method.eval()
             with torch.no_grad():
                 self.at_epoch(trainer, pl_module, batch, done / plan.steps_per_epoch)
             pl_module.method.train(training)
+            pl_module.paused += time.perf_counter() - began
 
     def at_epoch(self, trainer: pl.Trainer, module: Pretraining, batch: Batch, epoch: float) -> None:
         raise NotImplementedError
@@ -215,7 +226,9 @@ class Watch(EpochCallback):
         log(trainer, self.run, trainer.global_step, epoch=epoch, **health.as_dict())
         chance = module.method.chance(module.recipe.batch_size)
         losses = [loss for _, loss in self.meter.losses]
-        for sentence in verdict(self.history, losses, chance=chance.get("loss"), epoch=epoch, method=module.recipe.method.name):
+        for sentence in verdict(
+            self.history, losses, chance=chance.get("loss"), epoch=epoch, method=module.recipe.method.name
+        ):
             kind = sentence.split(":")[0]
             if kind not in self._said:  # once is enough
                 self._said.add(kind)

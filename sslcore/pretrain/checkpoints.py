@@ -30,8 +30,8 @@ class FolderCheckpoints(CheckpointIO):
 class Checkpoints(pl.Callback):
     """Saves every `every` optimiser steps, at each epoch's end, at the end of the run, and when a signal asks to stop.
 
-    Signals only set a flag; this polls it after each batch, and all processes agree before any of them stops. A run stops
-    between optimiser steps, never inside an accumulation, because gradients are not saved.
+    Signals only set a flag; this polls it after each batch, and all processes agree before any of them stops. A run
+    stops between optimiser steps, never inside an accumulation, because gradients are not saved.
     """
 
     def __init__(self, folder: Path, *, every: int, keep: int, signals: StopSignals) -> None:

@@ -1,8 +1,8 @@
 """The training loop as Lightning sees it: one module around any method.
 
 A run is one stream of batches from the first epoch to the last (Lightning is told of a single epoch). Epoch borders are
-ours: they follow from the batch's number. So there is one way to stop and one way to resume, in the middle of the stream,
-and Lightning's rules for restarts at the start, the end and between epochs never come into play.
+ours: they follow from the batch's number. So there is one way to stop and one way to resume, in the middle of the
+stream, and Lightning's rules for restarts at the start, the end and between epochs never come into play.
 """
 
 import random
@@ -96,6 +96,7 @@ class Pretraining(pl.LightningModule):
         self.eval_view = eval_view
         self.description = description
         self.plan = Plan(recipe, len(images))
+        self.paused = 0.0  # seconds that went into evaluations, not into training
         self.bad_images: list[tuple[str, str]] = []
         self._remembered: list[Any] = []
         self._progress = Progress(step=0, total_steps=self.plan.updates, epoch=0.0)
@@ -212,7 +213,11 @@ class Pretraining(pl.LightningModule):
 
 def random_state() -> dict[str, Any]:
     """The state of every generator that a method might draw from."""
-    state: dict[str, Any] = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+    }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state

@@ -1,8 +1,8 @@
 """What a pretraining method is to the training loop: four hooks, and nothing else.
 
-For every batch the loop calls `step`; when the gradients of an optimiser step are complete, `before_optimizer`; when the
-optimiser has moved, `after_update` with all that the steps asked to remember. Memory is written and momentum encoders
-move only there, so no method can meet its own keys as negatives, or write in place what autograd still needs.
+For every batch the loop calls `step`; when the gradients of an optimiser step are complete, `before_optimizer`; when
+the optimiser has moved, `after_update` with all that the steps asked to remember. Memory is written and momentum
+encoders move only there, so no method can meet its own keys as negatives, or write in place what autograd still needs.
 `before_epoch` comes first in every epoch, with a way to embed the whole training set for methods that cluster.
 """
 
@@ -65,7 +65,7 @@ class StepResult:
 
 
 Embedder = Callable[[Callable[[Tensor], Tensor]], Tensor]
-"""Maps a function of images (n, c, s, s) -> (n, d) to its values on the whole training set, (N, d), row i for image i."""
+"""Maps a function of images, (n, c, s, s) -> (n, d), to its values on the whole training set, (N, d), by image."""
 
 
 class Method(nn.Module):
@@ -88,17 +88,17 @@ class Method(nn.Module):
         """(n, c, s, s) images to (n, d) embeddings, the ones that the loss compares."""
         return self.projector(self.encoder(images))
 
-    def before_epoch(self, embed: Embedder, progress: Progress) -> None:  # noqa: B027 - a hook: most methods need nothing
+    def before_epoch(self, embed: Embedder, progress: Progress) -> None:
         """First in every epoch. `embed` maps a function of images over the whole training set; it costs a pass."""
 
     @abstractmethod
     def step(self, batch: Batch) -> StepResult:
         """The loss of a batch."""
 
-    def before_optimizer(self, progress: Progress) -> None:  # noqa: B027
+    def before_optimizer(self, progress: Progress) -> None:
         """Gradients are complete, the optimiser has not moved: the place to freeze something."""
 
-    def after_update(self, remembered: list[Any], progress: Progress) -> None:  # noqa: B027
+    def after_update(self, remembered: list[Any], progress: Progress) -> None:
         """The optimiser has moved. `remembered` holds every `to_remember` of the steps behind this update, in order."""
 
     def chance(self, batch_size: int) -> dict[str, float]:

@@ -35,7 +35,7 @@ class LARS(Optimizer):
         weight_decay: float = 0.0,
         trust: float = 0.001,
     ) -> None:
-        defaults = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust, adapt=True)
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "adapt": True}
         super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -70,7 +70,7 @@ class LARS(Optimizer):
 
     @staticmethod
     def _trust_ratios(weights: list[Tensor], grads: list[Tensor], trust: float) -> Tensor:
-        """One factor a tensor, on the device: `trust * |w| / |g|`, and 1 where either norm is 0 (nothing to be relative to)."""
+        """One factor a tensor, on the device: `trust * |w| / |g|`, and 1 where either norm is 0 (there is no ratio)."""
         weight_norms = torch.stack(torch._foreach_norm(weights))
         grad_norms = torch.stack(torch._foreach_norm(grads))
         ratios = trust * weight_norms / grad_norms.clamp_min(torch.finfo(grad_norms.dtype).tiny)
@@ -92,9 +92,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings, lr: float) ->
     if settings.name == "lars":
         if settings.exclude_norm_and_bias:
             groups[1]["adapt"] = False
-        return LARS(
-            groups, lr, momentum=settings.momentum, weight_decay=settings.weight_decay, trust=settings.trust
-        )
+        return LARS(groups, lr, momentum=settings.momentum, weight_decay=settings.weight_decay, trust=settings.trust)
     if settings.name == "adamw":
         return AdamW(groups, lr, betas=settings.betas, weight_decay=settings.weight_decay)
     return SGD(groups, lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
@@ -112,7 +110,9 @@ def warmup_cosine(step: int, *, warmup: int, total: int, final: float) -> float:
     return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
 
 
-def build_schedule(optimizer: Optimizer, settings: OptimizerSettings, *, steps_per_epoch: float, total: int) -> LambdaLR:
+def build_schedule(
+    optimizer: Optimizer, settings: OptimizerSettings, *, steps_per_epoch: float, total: int
+) -> LambdaLR:
     """`warmup_cosine` over the optimiser steps of a run."""
     warmup = min(total, round(settings.warmup_epochs * steps_per_epoch))
     final = settings.final_lr / settings.lr

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,7 +38,9 @@ class Outcome:
     Attributes:
         module: the trained module; `module.method.encoder` is the backbone.
         stopped: a signal ended the run early.
-        steps, images_per_second: optimiser steps done in this process, and the rate over all of them.
+        exit_code: what a shell expects: 0, or 128 plus the signal's number.
+        steps: optimiser steps done in this process.
+        images_per_second: over all batches but the first, evaluations left out; 0 if there were no two.
         losses: (step, loss) pairs of this process.
         knn: (epoch, accuracy) pairs of the probe, if the data has labels.
         health: diagnostics epoch by epoch.
@@ -48,6 +49,7 @@ class Outcome:
 
     module: Pretraining
     stopped: bool
+    exit_code: int
     steps: int
     images_per_second: float
     losses: list[tuple[int, float]]
@@ -107,19 +109,25 @@ def check_fit(recipe: Recipe, images: Images) -> None:
     method, problems = recipe.method, []
     if len(images) < recipe.batch_size:
         raise DataError(
-            f"{recipe.data.path or recipe.data.kind} holds {len(images)} images, fewer than one batch: set batch_size to "
-            f"{len(images)} or less"
+            f"{recipe.data.path or recipe.data.kind} holds {len(images)} images, fewer than one batch: set batch_size "
+            f"to {len(images)} or less"
         )
     if method.name == "supcon" and images.labels is None:
-        problems.append("method.name: supcon needs labels, and these images have none; put each class in a folder of its own")
+        problems.append(
+            "method.name: supcon needs labels, and these images have none; put each class in a folder of its own"
+        )
     if isinstance(method, PCLSettings) and max(method.clusters) >= len(images):
-        problems.append(f"method.clusters: {max(method.clusters)} clusters need more images than the {len(images)} there are")
+        problems.append(
+            f"method.clusters: {max(method.clusters)} clusters need more images than the {len(images)} there are"
+        )
     if recipe.precision == "16" and not torch.cuda.is_available():
         problems.append("precision: 16 needs a CUDA GPU, and there is none here; use bf16 or 32")
     if recipe.sync_batchnorm and not torch.cuda.is_available():
         problems.append("sync_batchnorm: needs CUDA GPUs, and there is none here; leave it false")
     if recipe.devices != "auto" and recipe.batch_size % (recipe.devices * recipe.nodes):
-        problems.append(f"batch_size: {recipe.batch_size} does not divide among {recipe.devices * recipe.nodes} processes")
+        problems.append(
+            f"batch_size: {recipe.batch_size} does not divide among {recipe.devices * recipe.nodes} processes"
+        )
     if problems:
         raise ConfigError(*problems)
 
@@ -176,16 +184,14 @@ def pretrain(
             )
             callbacks.append(saver)  # last: what the others do belongs to the step that is saved
         trainer = build_trainer(recipe, run_path, callbacks)
-        began = time.perf_counter()
         trainer.fit(module, ckpt_path=str(start) if start else None)
-        seconds = time.perf_counter() - began
 
-    first = meter.first_step
     return Outcome(
         module=module,
         stopped=saver is not None and saver.stopped,
-        steps=trainer.global_step - first,
-        images_per_second=(trainer.global_step - first) * recipe.accumulate * recipe.batch_size / seconds,
+        exit_code=signals.exit_code if saver is not None and saver.stopped else 0,
+        steps=trainer.global_step - meter.first_step,
+        images_per_second=meter.overall_rate,
         losses=meter.losses,
         knn=probe.history if probe else [],
         health=watch.history,

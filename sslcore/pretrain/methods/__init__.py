@@ -1,4 +1,4 @@
-"""The methods, by the name a recipe gives them. A new one is a settings class in `recipe.py`, a file here, and a line below."""
+"""The methods, by the name a recipe gives them. A new one: settings in `recipe.py`, a file here, a line below."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

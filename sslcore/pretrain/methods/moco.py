@@ -19,8 +19,8 @@ SHUFFLE_STREAM = 1_000  # apart from the streams that views draw from
 class MoCo(Method):
     """A query's positive is the momentum encoder's key of the other view; negatives are a queue of earlier keys.
 
-    With `symmetric`, each view is the query once. The queue holds only keys of earlier batches during the whole step, so
-    an image's own keys are never among its negatives.
+    With `symmetric`, each view is the query once. The queue holds only keys of earlier batches during the whole step,
+    so an image's own keys are never among its negatives.
     """
 
     def __init__(self, encoder: nn.Module, settings: MoCoSettings) -> None:

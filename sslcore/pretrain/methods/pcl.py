@@ -31,9 +31,7 @@ class PCL(Method):
             return
         features = embed(self.keys)
         for clustering in self.clusterings:
-            clustering.fit(
-                features, temperature=self.settings.temperature, iterations=self.settings.kmeans_iterations
-            )
+            clustering.fit(features, temperature=self.settings.temperature, iterations=self.settings.kmeans_iterations)
 
     def step(self, batch: Batch) -> StepResult:
         """M-step."""

@@ -12,7 +12,7 @@ from sslcore.pretrain.recipe import SimCLRSettings
 
 
 class SimCLR(Method):
-    """The two views of an image are each other's positive; all other views of the batch, of all processes, are negatives."""
+    """The two views of an image are each other's positive; all others of the batch (all processes') are negatives."""
 
     def __init__(self, encoder: nn.Module, settings: SimCLRSettings) -> None:
         super().__init__(encoder, mlp_head(encoder.dim, settings.projector, norm=True, last_norm=True))

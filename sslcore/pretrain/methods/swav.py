@@ -52,7 +52,7 @@ class SwAV(Method):
         return sinkhorn(scores, epsilon=self.settings.epsilon, iterations=self.settings.sinkhorn_iterations)[:n]
 
     def queue_is_full(self) -> bool:
-        """Rows that were never pushed are random and would spoil the balance. Read back from the device until it is full."""
+        """Rows never pushed are random and would spoil the balance. Read back from the device until it is full."""
         if not self._full and self.queues:
             self._full = bool(self.queues[0].filled.all())
         return self._full

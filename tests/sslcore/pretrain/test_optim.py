@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_the_schedule_rises_linearly_and_falls_along_a_cosine():
     assert factor[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert factor[8] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 2)) / 2)
     assert factor[12] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(factor[4:], factor[5:], strict=False))
+    assert all(a >= b for a, b in pairwise(factor[4:]))
 
 
 def test_the_final_rate_is_stated_in_the_recipes_units():
