@@ -48,10 +48,10 @@ def prepare(args: argparse.Namespace) -> Job:
     splits = open_splits(data_settings(args), seed=args.seed)
     loaded = named_backbone(args.backbone, splits.train, seed=args.seed)
     notes = [f"Backbone: {loaded.description}.", f"Data: {splits.note}."]
-    if loaded.unmatched:
-        notes.append(
-            f"{len(loaded.unmatched)} tensors of the file are not the backbone's (the first: {loaded.unmatched[0]})."
-        )
+    # That a run has a projector needs no saying; what a foreign file has besides the backbone does.
+    if loaded.unmatched and not loaded.unmatched[0].startswith("method."):
+        others, first = len(loaded.unmatched), loaded.unmatched[0]
+        notes.append(f"{len(loaded.matched)} tensors of the file are the backbone's, {others} are not (first {first}).")
     return Job(loaded, splits, notes)
 
 
@@ -120,7 +120,7 @@ def finetune(args: argparse.Namespace) -> int:
             "top1": found.top1,
             "top5": found.top5,
         }
-        rows.append((f"{share:.4g} of the labels ({found.labels:,} images)", result))
+        rows.append((f"{100 * share:g} % of the labels", result))
     job.notes.append("The shares are balanced by class, and the smaller are parts of the larger.")
     finish(args, job, rows, f"Fine-tuned for {args.epochs} epochs")
     return 0

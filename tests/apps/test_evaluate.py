@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -86,7 +87,19 @@ def test_finetune_gives_a_row_for_each_share(pictures, tmp_path, capsys):
     assert [(r["share"], r["labels"]) for r in results] == [(0.25, 18), (1.0, 72)]
     said = capsys.readouterr().out
     assert "with random weights (seed 0)" in said
-    assert "0.25 of the labels (18 images)" in said
+    assert "25 % of the labels" in said
+
+
+def test_what_a_foreign_file_has_besides_its_backbone_is_said(pictures, tmp_path, capsys):
+    torch.manual_seed(0)
+    torch.save(
+        {"state_dict": {f"module.encoder_q.{k}": v for k, v in torchvision.models.resnet18().state_dict().items()}},
+        tmp_path / "moco.pth.tar",
+    )
+    assert surnia("evaluate", "knn", tmp_path / "moco.pth.tar", "--data", pictures / "val") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "120 tensors of the file are the backbone's, 2 are not (first encoder_q.fc.weight)" in said
+    assert "(names behind 'encoder_q.')" in said
 
 
 def test_an_undivided_folder_is_divided_and_said(pictures, capsys):
