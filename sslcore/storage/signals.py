@@ -4,8 +4,9 @@ Saving inside a handler (as training frameworks did) meets half-updated weights 
 that do not match. So the handler does nothing but remember. Poll `received` after every step, in validation and between
 phases; with several processes agree on it (`distributed.all_reduce_max`) before acting.
 
-A trainer that installs handlers of its own when it starts (Lightning raises its own exception on SIGTERM) must not win:
-enter `StopSignals` after that, for instance in Lightning's `on_fit_start`, and leave it in `on_fit_end`.
+A trainer that installs handlers of its own when it starts must not win (Lightning's makes it leave with an exception
+after the batch): enter `StopSignals` after that, in Lightning's `on_train_start` (`on_fit_start` is too early), and leave
+it in `on_train_end`.
 """
 
 import contextlib

@@ -250,7 +250,7 @@ def test_mutations_that_no_sum_can_show_execute_nothing(tmp_path, mutate, nothin
 
 
 def test_no_memory_is_handed_out_that_the_file_does_not_fill(tmp_path):
-    """Torch's own reader believes the sizes in a zip's directory: a smaller one gave tensors of uninitialised memory."""
+    """Torch's own reader believes the sizes in a zip's directory: a small one gives tensors of uninitialised memory."""
     torch.save(WEIGHTS, tmp_path / "w")
     whole = (tmp_path / "w").read_bytes()
     directory = whole.index(b"PK\x01\x02")
