@@ -5,8 +5,8 @@ that do not match. So the handler does nothing but remember. Poll `received` aft
 phases; with several processes agree on it (`distributed.all_reduce_max`) before acting.
 
 A trainer that installs handlers of its own when it starts must not win (Lightning's makes it leave with an exception
-after the batch): enter `StopSignals` after that, in Lightning's `on_train_start` (`on_fit_start` is too early), and leave
-it in `on_train_end`.
+after the batch): enter `StopSignals` after that, in Lightning's `on_train_start` (`on_fit_start` is too early), and
+leave it in `on_train_end`.
 """
 
 import contextlib
