@@ -130,8 +130,8 @@ def measure_health(
 ) -> Health:
     """All readings of a batch; from a few hundred images they are steady.
 
-    Costs two singular value decompositions and an n x n product, which is little once an epoch. Values that are not finite
-    give nan throughout, which `verdict` puts in words.
+    Costs two singular value decompositions and an n x n product, which is little once an epoch. Values that are not
+    finite give nan throughout, which `verdict` puts in words.
 
     Args:
         features: (n, f) features of the backbone.
