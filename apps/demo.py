@@ -100,6 +100,7 @@ def evaluate(outcome: Outcome, train: ImageArray, test: ImageArray, recipe: Reci
 def features_of(network: nn.Module, images: ImageArray, outcome: Outcome) -> tuple[Tensor, Tensor]:
     view, device = outcome.module.eval_view, next(outcome.module.parameters()).device
     features, labels, _ = embed(network.to(device), iterate_eval(images, view, batch_size=500, device=device), device)
+    assert labels is not None  # crops have them
     return features, labels
 
 

@@ -1,6 +1,6 @@
 """The figures of pretraining reports. Each takes plain numbers or images and returns a matplotlib figure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -48,7 +48,7 @@ def curve(
     return figure
 
 
-def bars(groups: Sequence[str], series: dict[str, Sequence[float]], *, y: str) -> Figure:
+def bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], *, y: str) -> Figure:
     """Grouped bars with their values written on top."""
     figure, axes = _axes(5.6, 3.1)
     colours = [SOFT, "#c9a227", MARK, WARM]

@@ -62,7 +62,9 @@ def sup_con(
     if form == "out":
         of_positives = scale * _MeanPositive.apply(z, groups, positives, mine, gather)
     else:
-        of_positives = gathered_gram_lse(z, scale, labels, keep_equal=True, gather=gather) - count.clamp(min=1).to(z.dtype).log()
+        of_positives = (
+            gathered_gram_lse(z, scale, labels, keep_equal=True, gather=gather) - count.clamp(min=1).to(z.dtype).log()
+        )
     of_others = gathered_gram_lse(z, scale, gather=gather)
 
     has_positive = count > 0

@@ -45,14 +45,14 @@ class Meter(pl.Callback):
         self.overall_rate = 0.0
         self._display: Display | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._since = time.perf_counter() - pl_module.paused
         self.first_step = trainer.global_step
         if trainer.is_global_zero and not self.quiet:
             self._display = Display(pl_module.plan.updates, done=trainer.global_step)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         for name, value in outputs["terms"].items():
             self._sums[name] = self._sums.get(name, 0) + value
@@ -78,11 +78,11 @@ class Meter(pl.Callback):
         if self._display:
             self._display.update(updates, values["loss"], rate, epoch)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self._display:
             self._display.close()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         if self._display:
             self._display.close()
 
@@ -143,7 +143,7 @@ class EpochCallback(pl.Callback):
     every_epochs = 1
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         done, plan = batch.step + 1, pl_module.plan
         epochs, rest = divmod(done, plan.steps_per_epoch)
@@ -201,6 +201,7 @@ class KNNProbe(EpochCallback):
             if self.stop():
                 return None
             features.append(module.method.encoder(views).float())
+            assert batch_labels is not None  # `labelled()` images have them
             labels.append(batch_labels)
         if not features:
             raise DataError("none of the probe's images can be read; set probe.every_epochs to 0 to go without")

@@ -42,19 +42,19 @@ class Checkpoints(pl.Callback):
         self.stopped = False
         self.saved: Path | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         # Not before: Lightning installs a handler of its own, which sends a collective from within the signal and
         # stops different processes at different steps. Ours takes its place while the run trains.
         self.signals.__enter__()
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.signals.__exit__(None, None, None)
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         self.signals.__exit__(None, None, None)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         done = batch.step + 1
         plan, accumulate = pl_module.plan, pl_module.recipe.accumulate

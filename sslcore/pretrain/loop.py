@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -124,7 +125,7 @@ class Pretraining(pl.LightningModule):
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
         """Augments on the device that the batch is on."""
-        where = {"seed": self.recipe.seed, "step": batch.step, "ids": batch.ids}
+        where: dict[str, Any] = {"seed": self.recipe.seed, "step": batch.step, "ids": batch.ids}
         self.bad_images += batch.bad
         if batch.images is not None:
             views = [view(batch.images, view=i, **where) for i, view in enumerate(self.views)]
@@ -187,7 +188,7 @@ class Pretraining(pl.LightningModule):
 
     # --- optimiser
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.recipe.optimizer
         optimizer = build_optimizer(self.method, settings, self.recipe.learning_rate)
         schedule = build_schedule(

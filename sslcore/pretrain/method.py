@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sslcore.nn import Backbone
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -79,7 +81,7 @@ class Method(nn.Module):
 
     needs_labels = False
 
-    def __init__(self, encoder: nn.Module, projector: nn.Module) -> None:
+    def __init__(self, encoder: Backbone, projector: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = projector

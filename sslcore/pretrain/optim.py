@@ -51,7 +51,7 @@ class LARS(Optimizer):
         return loss
 
     def _step_group(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        grads = [p.grad for p in weights]
+        grads = [p.grad for p in weights if p.grad is not None]  # all of them have one
         if group["weight_decay"]:
             grads = list(torch._foreach_add(grads, weights, alpha=group["weight_decay"]))
         if group["adapt"]:

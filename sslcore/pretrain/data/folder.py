@@ -26,19 +26,17 @@ def open_folder(root: Path, split: str, *, max_pixels: int = 100_000_000) -> Ima
     """The image files of one split of a folder.
 
     If `root` has a subfolder train/ and no other than those of splits (val/ or test/), each split is what is in its
-    subfolder, and val/ stands in for a missing test/; otherwise all of `root` is the training split. Images in two or
-    more subfolders, with none beside them, are labelled with the subfolder's name (ImageNet's layout; deeper folders
-    belong to the class above them); loose images have no labels.
+    subfolder, and val/ stands in for a missing test/; otherwise all of `root` is the training split. If the training
+    images are in two or more subfolders, with none beside them, those are the classes (ImageNet's layout; what is
+    deeper belongs to the class above it); loose images have no labels.
 
     Raises:
         DataError: there is no such folder or split, or no image in it, or a class that the training split lacks.
     """
     train, folder = _split_folder(root, "train"), _split_folder(root, split)
-    paths, labels, classes = _labelled(folder)
-    if labels is not None and folder != train:
-        _, in_training, train_classes = _labelled(train)
-        if in_training is not None:
-            labels, classes = _translate(labels, classes, train_classes, folder, train), train_classes
+    paths = _relative_images(folder)
+    classes = _classes(paths if folder == train else _relative_images(train))
+    labels = _labels(paths, classes, folder, train) if classes else None
     return ImageFiles(
         root=folder, paths=paths, labels=labels, classes=classes, max_pixels=max_pixels, name=f"the folder {folder}"
     )
@@ -68,28 +66,35 @@ def _split_folder(root: Path, split: str) -> Path:
     raise DataError(f"{root} has no {split}/ beside its train/; add one, or hold out a share with data.validation")
 
 
-def _labelled(folder: Path) -> tuple[list[str], Tensor | None, list[str]]:
-    """Relative paths of the images, their labels by top subfolder, or None, and the names of the classes."""
+def _relative_images(folder: Path) -> list[str]:
     prefix = os.path.join(folder, "")
-    paths = [
+    return [
         path[len(prefix) :] if path.startswith(prefix) else os.path.relpath(path, folder)
         for path in map(str, list_images(folder))
     ]
-    tops = [path.split(os.sep, 1)[0] if os.sep in path else "" for path in paths]
-    classes = sorted(set(tops))
-    if "" in classes or len(classes) < 2:
-        return paths, None, []
+
+
+def _top(path: str) -> str:
+    """The first folder of a relative path; empty for a loose file."""
+    return path.split(os.sep, 1)[0] if os.sep in path else ""
+
+
+def _classes(paths: list[str]) -> list[str]:
+    """Names of the class folders; none unless there are two or more and all images are in them."""
+    tops = sorted({_top(path) for path in paths})
+    return [] if len(tops) < 2 or "" in tops else tops
+
+
+def _labels(paths: list[str], classes: list[str], folder: Path, train: Path) -> Tensor | None:
+    """Of the images of any split, by the training split's classes; None if some are loose."""
     number = {name: i for i, name in enumerate(classes)}
-    return paths, torch.tensor([number[top] for top in tops]), classes
-
-
-def _translate(labels: Tensor, names: list[str], wanted: list[str], folder: Path, train: Path) -> Tensor:
-    missing = sorted(set(names) - set(wanted))
-    if missing:
-        raise DataError(
-            f"{folder} has the class folder {missing[0]!r}, which {train} lacks; use the same class folders in both"
-        )
-    return torch.tensor([wanted.index(name) for name in names])[labels]
+    tops = [_top(path) for path in paths]
+    if "" in tops:
+        return None
+    unknown = next((top for top in tops if top not in number), None)
+    if unknown is not None:
+        raise DataError(f"{folder} has the class folder {unknown!r}, which {train} lacks; use the same in both")
+    return torch.tensor([number[top] for top in tops])
 
 
 class DifferentSize(DataError):

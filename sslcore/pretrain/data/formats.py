@@ -188,7 +188,7 @@ def _stl10_statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...
         path = folder / "unlabeled_X.bin"
     images = _records(path, 3 * 96 * 96)
     some = images[:: max(1, len(images) // 1000)].reshape(-1, 3, 96, 96)
-    return channel_statistics(torch.from_numpy(np.ascontiguousarray(some)))
+    return channel_statistics(torch.from_numpy(some.copy()))
 
 
 def _stl10_names(path: Path) -> list[str]:

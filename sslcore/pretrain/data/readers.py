@@ -1,8 +1,9 @@
 """Processes that read and decode ahead of the training loop, with a limit on how long they may stay silent.
 
-Each job fills one slot of memory that all processes share, so nothing but a few words travels between them: torch's
-usual way, a file descriptor per tensor, needs a large /dev/shm, can use up the descriptors, and waits for ever for a
-process that was stopped in the wrong moment. Slots are anonymous memory, not /dev/shm, which containers keep small.
+This is not torch's DataLoader, because that waits for ever for a process that was stopped while it hands over a
+tensor, needs a large /dev/shm, and with a fork server notices late that a process died, or not at all that the training
+process did. Here each job fills one slot of memory that all processes share, and only a few words travel through a pipe
+of each process; a broken pipe tells either side at once that the other is gone.
 
 The processes are started by a fork server: they inherit no thread's locks and no CUDA context, as forked ones would,
 and torch is loaded once for all of them, not once in each as with `spawn` (used where there is no fork server). As with
@@ -14,21 +15,20 @@ import contextlib
 import itertools
 import multiprocessing
 import signal
-import time
+import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from sslcore.errors import DataError
 from sslcore.pretrain.data.shared import Shape, SharedArray
 
-POLL = 1.0  # seconds between looks at whether the processes are alive
-PREFETCH = 2  # jobs that wait in each process's queue
+PREFETCH = 2  # jobs that wait at each process
 
 Note = Callable[[int], None]
 
@@ -51,6 +51,11 @@ class Reader(Protocol):
         """The path of image i."""
 
 
+class _Worker(NamedTuple):
+    process: Any
+    pipe: Connection
+
+
 class ReaderPool:
     """Runs a `Reader` on a stream of jobs, with results in order, in `workers` processes (0: in this one).
 
@@ -68,12 +73,9 @@ class ReaderPool:
         self.workers = workers
         self.timeout = timeout
         self.pin = pin
-        self._jobs: Iterator[Any] = iter(())
-        self._sent: deque[Any] = deque()
-        self._iterator: Any = None
+        self._running: list[_Worker] = []
         if workers:
-            # One slot for each job that can be under way, and one for the result at hand.
-            self._slots = _Slots(reader.shapes, workers * PREFETCH + 1)
+            self._slots = _Slots(reader.shapes, workers * PREFETCH)
             self._opened = SharedArray((workers,), torch.int64)
 
     def run(self, jobs: Iterable[Any]) -> Iterator[tuple[Any, Any, list[Tensor]]]:
@@ -85,91 +87,105 @@ class ReaderPool:
         if not self.workers:
             yield from self._run_here(jobs)
             return
-        self._start(jobs)
-        mine = self._iterator
-        while self._iterator is mine:
-            try:
-                number, words = self._next()
-            except StopIteration:
-                self.close()
-                return
-            out = [torch.empty(t.shape, dtype=t.dtype, pin_memory=self.pin).copy_(t) for t in self._slots[number]]
-            yield self._sent.popleft(), words, out
+        self._start()
+        running, todo = self._running, enumerate(jobs)
+        sent: deque[tuple[int, Any]] = deque()
+
+        def top_up() -> None:
+            # As many jobs under way as there are slots. They go round the processes.
+            for number, job in itertools.islice(todo, self.workers * PREFETCH - len(sent)):
+                self._send(number, job)
+                sent.append((number, job))
+
+        top_up()
+        while sent and self._running is running:
+            number, job = sent.popleft()
+            words = self._receive(number)
+            result = job, words, [self._keep(shared) for shared in self._slots[number]]
+            top_up()  # the slot is free again, and reading goes on while the caller works
+            yield result
+        if self._running is running:
+            self.close()
 
     def _run_here(self, jobs: Iterable[Any]) -> Iterator[tuple[Any, Any, list[Tensor]]]:
         for job in jobs:
             out = [torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin) for shape in self.reader.shapes]
             yield job, self.reader.read(job, out, lambda image: None), out
 
-    def _start(self, jobs: Iterable[Any]) -> None:
+    def _keep(self, shared: Tensor) -> Tensor:
+        return torch.empty(shared.shape, dtype=shared.dtype, pin_memory=self.pin).copy_(shared)
+
+    def _start(self) -> None:
         self.close()
-        self._jobs, self._sent = iter(jobs), deque()
-        loader = DataLoader(
-            _Jobs(self.reader, self._slots, self._opened),
-            batch_size=None,
-            sampler=_Numbered(self),  # type: ignore[arg-type]
-            num_workers=self.workers,
-            prefetch_factor=PREFETCH,
-            timeout=POLL,
-            multiprocessing_context=_context(),
-            worker_init_fn=_leave_signals_to_parent,
-            # Its own generator: DataLoader draws a seed, which must not move the run's global random state.
-            generator=torch.Generator(),
-        )
-        _running.add(self)
-        self._iterator = iter(loader)
-
-    def _next(self) -> tuple[int, Any]:
-        start = time.monotonic()
-        while True:
-            try:
-                return next(self._iterator)
-            except (RuntimeError, OSError, EOFError) as error:
-                self._explain(error, time.monotonic() - start)
-
-    def _explain(self, error: Exception, waited: float) -> None:
-        """Return if waiting can go on; otherwise end the processes and raise."""
-        processes = self._iterator._workers
-        dead = next((i for i, process in enumerate(processes) if not process.is_alive()), None)
-        if dead is not None:
-            who, cause = self._name(dead), _cause(processes[dead].exitcode)
+        self._opened.tensor.zero_()
+        context = _context()
+        _open.add(self)
+        try:
+            for index in range(self.workers):
+                ours, theirs = context.Pipe()
+                process = context.Process(
+                    target=_serve, args=(theirs, self.reader, self._slots, self._opened, index), daemon=True
+                )
+                process.start()
+                self._running.append(_Worker(process, ours))
+                theirs.close()
+        except OSError as error:
             self.close()
             raise DataError(
-                f"{who} died ({cause}); if the system killed it, free memory or lower data.workers, else look at that "
-                "file; then resume the run"
+                f"cannot start {self.workers} reading processes ({error.strerror or error}); lower data.workers"
             ) from error
-        if "timed out" not in str(error):
-            self.close()
-            raise error
-        if waited >= self.timeout:
-            # Jobs go round the processes in turn; the one whose turn it is holds up the rest.
-            who = self._name(self._iterator._rcvd_idx % self.workers)
+
+    def _send(self, number: int, job: Any) -> None:
+        # A process that is gone is found out when its result is awaited.
+        with contextlib.suppress(OSError):
+            self._running[number % self.workers].pipe.send((number, job))
+
+    def _receive(self, number: int) -> Any:
+        index = number % self.workers
+        process, pipe = self._running[index]
+        ready = wait([pipe, process.sentinel], timeout=self.timeout)
+        if pipe in ready:
+            with contextlib.suppress(EOFError, OSError):
+                answered, words, error = pipe.recv()
+                assert answered == number
+                if error is not None:
+                    self.close()
+                    raise error
+                return words
+        who = self._name(index)
+        if not ready:
             self.close()
             raise DataError(
                 f"{who} has not answered for {self.timeout:g} seconds; look at that file and its disk, or raise "
                 "data.worker_timeout if the disk is that slow; then resume the run"
-            ) from error
+            )
+        process.join(5)
+        code = process.exitcode
+        self.close()
+        if number < self.workers and code == 1:
+            raise DataError(
+                f"{who} ended as it began, for the reason printed above; a script that trains must do so under "
+                '`if __name__ == "__main__":`, or else set data.workers to 0'
+            )
+        raise DataError(
+            f"{who} died ({_cause(code)}); if the system killed it, free memory or lower data.workers, else look at "
+            "that file; then resume the run"
+        )
 
-    def _name(self, worker: int) -> str:
-        image = int(self._opened.tensor[worker]) - 1
+    def _name(self, index: int) -> str:
+        image = int(self._opened.tensor[index]) - 1
         at = f", at {self.reader.describe(image)}," if image >= 0 else ""
-        return f"reading process {worker} (pid {self._iterator._workers[worker].pid}){at}"
+        return f"reading process {index} (pid {self._running[index].process.pid}){at}"
 
     def close(self) -> None:
         """End the processes, at once; the next `run` starts new ones."""
-        iterator, self._iterator = self._iterator, None
-        if iterator is None:
-            return
-        _running.discard(self)
-        # DataLoader's own shutdown asks politely, and waits for processes that may be stuck.
-        iterator._shutdown = True
-        for process in iterator._workers:
+        running, self._running = self._running, []
+        _open.discard(self)
+        for process, _ in running:
             process.kill()
-        for process in iterator._workers:
+        for process, pipe in running:
             process.join(5)
-        for queue in iterator._index_queues:
-            queue.cancel_join_thread()
-            queue.close()
+            pipe.close()
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -191,35 +207,29 @@ class _Slots:
         return [slot[start:stop].view(shape) for shape, (start, stop) in zip(self.shapes, bounds, strict=True)]
 
 
-class _Jobs(Dataset[Any]):
-    """What runs in the reading processes."""
+def _serve(pipe: Connection, reader: Reader, slots: _Slots, opened: SharedArray, index: int) -> None:
+    """What a reading process does: jobs, until the pipe breaks."""
+    # Ctrl-C and a job manager's SIGTERM reach a whole group of processes. The training process then still wants its
+    # next batches, to stop at a good place; it ends the readers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    mine = opened.tensor[index : index + 1]
 
-    def __init__(self, reader: Reader, slots: _Slots, opened: SharedArray) -> None:
-        self.reader, self.slots, self.opened = reader, slots, opened
+    def note(image: int) -> None:
+        mine.fill_(image + 1)
 
-    def __getitem__(self, numbered: tuple[int, Any]) -> tuple[int, Any]:
-        number, job = numbered
-        info = get_worker_info()
-        mine = self.opened.tensor[info.id if info else 0]
-
-        def note(image: int) -> None:
-            mine.fill_(image + 1)
-
-        words = self.reader.read(job, self.slots[number], note)
-        mine.zero_()
-        return number, words
-
-
-class _Numbered:
-    """The sampler: the pool's jobs, numbered; remembers which have been sent."""
-
-    def __init__(self, pool: ReaderPool) -> None:
-        self._pool = weakref.proxy(pool)
-
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
-        for number, job in enumerate(self._pool._jobs):
-            self._pool._sent.append(job)
-            yield number, job
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            number, job = pipe.recv()
+            words, failure = None, None
+            try:
+                words = reader.read(job, slots[number], note)
+            except Exception as error:
+                failure = RuntimeError(f"a reading process failed:\n{traceback.format_exc()}")
+                failure.__cause__ = error
+            mine.zero_()
+            pipe.send((number, words, failure))
 
 
 def _context() -> Any:
@@ -230,24 +240,17 @@ def _context() -> Any:
     return context
 
 
-def _leave_signals_to_parent(worker: int) -> None:
-    """Ctrl-C and a job manager's SIGTERM reach a whole group of processes. The training process then still wants its
-    next batches, to stop at a good place; it ends the readers itself, and they notice when it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
 def _cause(code: int | None) -> str:
     if code is not None and code < 0:
         return signal.Signals(-code).name
     return f"exit code {code}"
 
 
-_running: "weakref.WeakSet[ReaderPool]" = weakref.WeakSet()
+_open: "weakref.WeakSet[ReaderPool]" = weakref.WeakSet()
 
 
 @atexit.register
 def _close_all() -> None:
     # Before multiprocessing's own exit, which would wait for ever for processes that ignore SIGTERM.
-    for pool in list(_running):
+    for pool in list(_open):
         pool.close()

@@ -4,8 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from sslcore.nn import Backbone
     from sslcore.pretrain.method import Method
     from sslcore.pretrain.recipe import MethodSettings
 
@@ -20,7 +19,7 @@ REGISTRY = {
 """Recipe name -> (file in this package, class). Closed: a recipe can name nothing else."""
 
 
-def build_method(settings: "MethodSettings", encoder: "nn.Module") -> "Method":
-    """The method that `settings` describes, around a backbone that has `dim`."""
+def build_method(settings: "MethodSettings", encoder: "Backbone") -> "Method":
+    """The method that `settings` describes, around a backbone."""
     module, name = REGISTRY[settings.name]
     return getattr(import_module(f"{__name__}.{module}"), name)(encoder, settings)

@@ -1,11 +1,11 @@
 """BYOL. Grill et al., "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning", NeurIPS 2020."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslcore.losses import negative_cosine
 from sslcore.memory import MomentumEncoder, cosine_momentum
-from sslcore.nn import mlp_head
+from sslcore.nn import Backbone, mlp_head
 from sslcore.pretrain.method import Batch, Method, Progress, StepResult
 from sslcore.pretrain.recipe import BYOLSettings
 
@@ -13,7 +13,7 @@ from sslcore.pretrain.recipe import BYOLSettings
 class BYOL(Method):
     """Predict, from one view, the momentum network's projection of the other; both directions, no negatives."""
 
-    def __init__(self, encoder: nn.Module, settings: BYOLSettings) -> None:
+    def __init__(self, encoder: Backbone, settings: BYOLSettings) -> None:
         super().__init__(encoder, mlp_head(encoder.dim, settings.projector, norm=True))
         self.predictor = mlp_head(settings.projector[-1], settings.predictor, norm=True)
         self.target_encoder = MomentumEncoder(self.encoder, settings.momentum)

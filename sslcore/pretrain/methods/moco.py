@@ -4,11 +4,11 @@ Chen et al., "Improved Baselines with Momentum Contrastive Learning", 2020 (v2: 
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslcore.losses import info_nce
 from sslcore.memory import FeatureQueue, MomentumEncoder
-from sslcore.nn import mlp_head, split_batch_norms
+from sslcore.nn import Backbone, mlp_head, split_batch_norms
 from sslcore.pretrain.method import Batch, Method, Progress, StepResult
 from sslcore.pretrain.recipe import MoCoSettings
 from sslcore.random import uniform
@@ -23,9 +23,9 @@ class MoCo(Method):
     so an image's own keys are never among its negatives.
     """
 
-    def __init__(self, encoder: nn.Module, settings: MoCoSettings) -> None:
+    def __init__(self, encoder: Backbone, settings: MoCoSettings) -> None:
         if settings.norm_splits > 1:
-            encoder = split_batch_norms(encoder, settings.norm_splits)
+            split_batch_norms(encoder, settings.norm_splits)
         super().__init__(encoder, mlp_head(encoder.dim, settings.projector, norm=False))
         self.key_encoder = MomentumEncoder(self.encoder, settings.momentum)
         self.key_projector = MomentumEncoder(self.projector, settings.momentum)

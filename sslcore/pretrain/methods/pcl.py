@@ -2,13 +2,14 @@
 ICLR 2021 (Algorithm 1)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from sslcore.losses import info_nce, proto_nce
 from sslcore.memory import FeatureQueue, KMeansPrototypes, MomentumEncoder
-from sslcore.nn import mlp_head
+from sslcore.nn import Backbone, mlp_head
 from sslcore.pretrain.method import Batch, Embedder, Method, Progress, StepResult
 from sslcore.pretrain.recipe import PCLSettings
 
@@ -16,13 +17,15 @@ from sslcore.pretrain.recipe import PCLSettings
 class PCL(Method):
     """MoCo's loss, plus a contrast of each query against the k-means centroid its image belongs to (several k)."""
 
-    def __init__(self, encoder: nn.Module, settings: PCLSettings) -> None:
+    def __init__(self, encoder: Backbone, settings: PCLSettings) -> None:
         super().__init__(encoder, mlp_head(encoder.dim, settings.projector, norm=False))
         self.key_encoder = MomentumEncoder(self.encoder, settings.momentum)
         self.key_projector = MomentumEncoder(self.projector, settings.momentum)
         dim = settings.projector[-1]
         self.queue = FeatureQueue(settings.queue, dim)
-        self.clusterings = nn.ModuleList(KMeansPrototypes(count, dim) for count in settings.clusters)
+        self.clusterings: Sequence[KMeansPrototypes] = nn.ModuleList(  # type: ignore[assignment]
+            KMeansPrototypes(count, dim) for count in settings.clusters
+        )
         self.settings = settings
 
     def before_epoch(self, embed: Embedder, progress: Progress) -> None:

@@ -3,10 +3,9 @@
 import math
 
 import torch
-from torch import nn
 
 from sslcore.losses import nt_xent
-from sslcore.nn import mlp_head
+from sslcore.nn import Backbone, mlp_head
 from sslcore.pretrain.method import Batch, Method, StepResult
 from sslcore.pretrain.recipe import SimCLRSettings
 
@@ -14,7 +13,7 @@ from sslcore.pretrain.recipe import SimCLRSettings
 class SimCLR(Method):
     """The two views of an image are each other's positive; all others of the batch (all processes') are negatives."""
 
-    def __init__(self, encoder: nn.Module, settings: SimCLRSettings) -> None:
+    def __init__(self, encoder: Backbone, settings: SimCLRSettings) -> None:
         super().__init__(encoder, mlp_head(encoder.dim, settings.projector, norm=True, last_norm=True))
         self.temperature = settings.temperature
 

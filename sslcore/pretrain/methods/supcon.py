@@ -3,10 +3,9 @@
 import math
 
 import torch
-from torch import nn
 
 from sslcore.losses import sup_con
-from sslcore.nn import mlp_head
+from sslcore.nn import Backbone, mlp_head
 from sslcore.pretrain.method import Batch, Method, StepResult
 from sslcore.pretrain.recipe import SupConSettings
 
@@ -16,7 +15,7 @@ class SupCon(Method):
 
     needs_labels = True
 
-    def __init__(self, encoder: nn.Module, settings: SupConSettings) -> None:
+    def __init__(self, encoder: Backbone, settings: SupConSettings) -> None:
         super().__init__(encoder, mlp_head(encoder.dim, settings.projector, norm=False))
         self.temperature = settings.temperature
         self.form = settings.form

@@ -1,6 +1,7 @@
 """SwAV. Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020."""
 
 import math
+from collections.abc import Sequence
 from itertools import groupby
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from sslcore.distributed import rank, world_size
 from sslcore.losses import sinkhorn, swapped_prediction
 from sslcore.memory import FeatureQueue, LearnedPrototypes
-from sslcore.nn import mlp_head
+from sslcore.nn import Backbone, mlp_head
 from sslcore.pretrain.method import Batch, Method, Progress, StepResult
 from sslcore.pretrain.recipe import SwAVSettings
 
@@ -19,11 +20,13 @@ CODE_VIEWS = 2  # codes come from the two full-size views; every view predicts t
 class SwAV(Method):
     """Each full-size view's balanced cluster code is predicted from all other views, small crops included."""
 
-    def __init__(self, encoder: nn.Module, settings: SwAVSettings) -> None:
+    def __init__(self, encoder: Backbone, settings: SwAVSettings) -> None:
         super().__init__(encoder, mlp_head(encoder.dim, settings.projector, norm=True))
         dim = settings.projector[-1]
         self.prototypes = LearnedPrototypes(settings.prototypes, dim)
-        self.queues = nn.ModuleList(FeatureQueue(settings.queue, dim) for _ in range(CODE_VIEWS) if settings.queue)
+        self.queues: Sequence[FeatureQueue] = nn.ModuleList(  # type: ignore[assignment]
+            FeatureQueue(settings.queue, dim) for _ in range(CODE_VIEWS) if settings.queue
+        )
         self.settings = settings
         self._full = False
 
