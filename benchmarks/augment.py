@@ -235,7 +235,7 @@ def frame_forms(device: torch.device) -> Forms:
     return forms
 
 
-# --- measuring ----------------------------------------------------------------------------------------------------------
+# --- measuring ---------------------------------------------------------------------------------------------------
 
 
 def photos(n: int, side: int) -> Tensor:
@@ -285,9 +285,11 @@ def table(title: str, rows: list[dict]) -> str:
 
 
 def hardware(device: torch.device) -> str:
-    what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return f"{what}, {platform.machine()}, {'with' if bf16 else 'without'} bf16 in oneDNN, torch {torch.__version__}"
+    if device.type == "cuda":
+        what = torch.cuda.get_device_name(device)
+    else:
+        what = f"{torch.get_num_threads()} CPU threads, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{what}, {platform.machine()}, torch {torch.__version__}"
 
 
 def main(arguments: list[str] | None = None) -> dict:
@@ -306,7 +308,7 @@ def main(arguments: list[str] | None = None) -> dict:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     device = torch.device(options.device)
-    # A C library gives memory back to the system until it has seen a large block freed, and every pass pays for getting
+    # The C library returns memory to the system until it has seen a large block freed, and every pass pays to get
     # it anew. Any training process has freed one; so that it is nobody's cost here:
     free_a_large_block()
     results: dict[str, list[dict]] = {}

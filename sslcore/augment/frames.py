@@ -63,10 +63,11 @@ def _cut(frames: Tensor, tops: Tensor, lefts: Tensor, height: int, width: int) -
     """frames[i, :, tops[i] : tops[i] + height, lefts[i] : lefts[i] + width] for every sample i."""
     if frames.device.type == "cpu":
         # Slices copy whole rows; indexing windows copies value by value.
-        cut = frames.new_empty(*frames.shape[:2], height, width)
-        for i, (top, left) in enumerate(zip(tops.tolist(), lefts.tolist(), strict=True)):
-            cut[i] = frames[i, :, top : top + height, left : left + width]
-        return cut
+        cut = [
+            stack[:, top : top + height, left : left + width]
+            for stack, top, left in zip(frames, tops.tolist(), lefts.tolist(), strict=True)
+        ]
+        return torch.stack(cut) if cut else frames.new_empty(0, frames.shape[1], height, width)
     return _windows(frames, tops, lefts, height, width)
 
 

@@ -22,5 +22,9 @@ def change_some_(
         if len(rows):
             images[rows] = change(images[rows], rows)
         return images
+    return _change_all_(images, chosen, change)
+
+
+def _change_all_(images: Tensor, chosen: Tensor, change: Callable[[Tensor, Rows], Tensor]) -> Tensor:
     changed = change(images, slice(None))
-    return torch.where(chosen[:, None, None, None], changed, images, out=images)
+    return images.copy_(torch.where(chosen[:, None, None, None], changed, images))

@@ -45,6 +45,12 @@ def test_the_crop_of_full_size_is_the_frame():
     assert torch.equal(random_crop_frames(stack, 20, seed=0, step=0, ids=torch.arange(4)), stack)
 
 
+def test_no_stacks():
+    none = torch.empty(0, dtype=torch.long)
+    assert random_crop_frames(stacks(0), 16, seed=0, step=0, ids=none).shape == (0, 9, 16, 16)
+    assert shift_frames(stacks(0), 2, seed=0, step=0, ids=none).shape == (0, 9, 20, 20)
+
+
 def test_shift_repeats_the_border():
     stack, ids = stacks(), torch.arange(64)
     shifted = shift_frames(stack, 3, seed=0, step=0, ids=ids)
