@@ -24,9 +24,11 @@ def crop_file_image(image: Image.Image, box: Sequence[int | float], size: int) -
     if image.mode != "RGB":
         image = image.convert("RGB")
     top, left, height, width = box
-    corners = (left, top, left + width, top + height)
-    if height <= 0 or width <= 0 or left < 0 or top < 0 or corners[2] > image.width or corners[3] > image.height:
+    right, bottom = left + width, top + height
+    slack = 1e-6  # sums of fractions may pass the border by a rounding
+    if min(height, width) <= 0 or min(left, top) < 0 or right > image.width + slack or bottom > image.height + slack:
         raise ValueError(f"box {tuple(box)} (top, left, height, width) must lie inside the {image.size} image")
+    corners = (left, top, min(right, image.width), min(bottom, image.height))
     if all(float(side).is_integer() for side in box):
         image = image.crop(corners).resize((size, size), Image.Resampling.BILINEAR)
     else:

@@ -237,6 +237,7 @@ def test_file_images_of_any_mode_and_wrong_boxes():
         assert crop_file_image(pixels.convert(mode), (1, 2, 8, 9), 5).shape == (3, 5, 5)
     fractional = crop_file_image(pixels, (0.5, 0.5, 9, 9), 5)
     assert fractional.dtype == torch.uint8
+    assert crop_file_image(pixels, (0.1, 0.2, 9.9 + 1e-9, 19.8 + 1e-9), 5).shape == (3, 5, 5)
     for box in [(0, 0, 11, 5), (0, 16, 5, 5), (-1, 0, 5, 5), (0, 0, 0, 5)]:
         with pytest.raises(ValueError, match="must lie inside"):
             crop_file_image(pixels, box, 5)
