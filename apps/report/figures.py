@@ -98,8 +98,8 @@ def neighbours(queries: np.ndarray, found: np.ndarray, right: np.ndarray, title:
 
 def embedding_map(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Figure:
     """(n, 2) points coloured by class, each class named at the median of its points."""
-    figure = Figure(figsize=(9.4, 6.6), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(9.4, 6.6))
+    axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
     palette = colormaps["turbo"](np.linspace(0.04, 0.96, len(classes)))
     # Neighbouring class numbers get distant colours.

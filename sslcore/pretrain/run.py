@@ -18,7 +18,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from sslcore.augment import EvalView, RandomView, ViewSpec
 from sslcore.errors import ConfigError, DataError
 from sslcore.nn import build_backbone
-from sslcore.pretrain.backbones import load_backbone
+from sslcore.pretrain.backbones import eval_resize, load_backbone
 from sslcore.pretrain.callbacks import KNNProbe, Meter, Say, Watch
 from sslcore.pretrain.checkpoints import Checkpoints, FolderCheckpoints
 from sslcore.pretrain.data import open_images
@@ -97,11 +97,6 @@ def build(recipe: Recipe, images: Images | None = None) -> Pretraining:
 
 def random_view(settings: ViewSettings, images: Images) -> RandomView:
     return RandomView(ViewSpec(**settings.model_dump(exclude={"count"})), mean=images.mean, std=images.std)
-
-
-def eval_resize(size: int) -> int:
-    """Short side before the centre crop: 256 for 224 as everyone does; small images are shown whole."""
-    return round(size * 256 / 224) if size >= 96 else size
 
 
 def check_fit(recipe: Recipe, images: Images) -> None:
