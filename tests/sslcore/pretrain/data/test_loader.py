@@ -140,3 +140,21 @@ def test_one_process_has_nothing_to_merge():
     ours.merge_bad()
     ours.close()
     assert ours.bad == []
+
+
+def test_processes_make_their_lists_of_unreadable_images_one(monkeypatch):
+    def gather(lists, mine):
+        lists[:] = [mine, {"b.png": "it is empty"}]
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    data = array()
+    data.bad = [("a.png", "it is damaged")]
+    ours, strict = loader(data, bad_images=2), loader(data, bad_images=1)
+    for each in (ours, strict):
+        next(iter(each))
+    ours.merge_bad()
+    assert ours.state_dict()["bad"] == [["a.png", "it is damaged"], ["b.png", "it is empty"]]
+    with pytest.raises(DataError, match="2 images"):
+        strict.merge_bad()
