@@ -53,6 +53,8 @@ def summarise(recipe: Recipe, outcome: Outcome, run_dir: Path) -> None:
         console.print(f"{outcome.steps} steps at {outcome.images_per_second:,.0f} images/s.", highlight=False)
     else:
         console.print("The run was finished already; nothing was left to train.")
+    if outcome.bad_images:
+        console.print(f"{len(outcome.bad_images)} unreadable images were skipped; they are named above.")
     if outcome.knn:
         console.print(f"kNN accuracy {outcome.knn[-1][1]:.3f} after epoch {outcome.knn[-1][0]:.1f}", highlight=False)
     console.print(f"Report: {run_dir / 'report.html'}\nNext:", soft_wrap=True, highlight=False)

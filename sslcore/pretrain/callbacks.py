@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+from sslcore.distributed import all_reduce_sum, world_size
 from sslcore.errors import DataError, SurniaError
 from sslcore.pretrain.data import iterate_eval
 from sslcore.pretrain.diagnostics import Health, measure_health, verdict
@@ -67,7 +68,9 @@ class Meter(pl.Callback):
         if (batch.step + 1) % accumulate or not (updates % self.every == 0 or updates == pl_module.plan.updates):
             return
 
-        values = {name: float(total) / self._batches for name, total in self._sums.items()}
+        names = list(self._sums)
+        means = all_reduce_sum(torch.stack([self._sums[name] for name in names]))[0] / world_size() / self._batches
+        values = dict(zip(names, means.tolist(), strict=True))
         rate = self._batches * pl_module.recipe.batch_size / (now - self._since)
         self._sums, self._batches, self._since = {}, 0, now
         epoch = (batch.step + 1) / pl_module.plan.steps_per_epoch

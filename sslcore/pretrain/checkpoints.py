@@ -66,15 +66,16 @@ class Checkpoints(pl.Callback):
         # An epoch that ends inside an accumulation is saved at the optimiser step that completes it.
         epoch_ended = done // plan.steps_per_epoch > (done - accumulate) // plan.steps_per_epoch
         if stop or epoch_ended or done == plan.batches or trainer.global_step % self.every == 0:
-            self.save(trainer, outputs["loss"])
+            self.save(trainer, pl_module, outputs["loss"])
         if stop:
             self.stopped = True
             trainer.should_stop = True
 
-    def save(self, trainer: pl.Trainer, loss: torch.Tensor) -> None:
+    def save(self, trainer: pl.Trainer, module: Any, loss: torch.Tensor) -> None:
         if not bool(torch.isfinite(loss)):  # the sound checkpoint before it is worth more
             return
         path = step_folder(self.folder, trainer.global_step)
+        module.stream.loader.merge_bad()  # each process met its own share of the images
         if path != self.saved:  # a folder of that name may be there all the same, and damaged: it is replaced
             trainer.save_checkpoint(path)
         if trainer.is_global_zero:

@@ -98,7 +98,8 @@ class Pretraining(pl.LightningModule):
         self.description = description
         self.plan = Plan(recipe, len(images))
         self.paused = 0.0  # seconds that went into evaluations, not into training
-        self.bad_images: list[tuple[str, str]] = []
+        self.say: Callable[[str], None] = lambda sentence: None  # for what a person should know at once
+        self.stream: EpochStream | None = None
         self._remembered: list[Any] = []
         self._progress = Progress(step=0, total_steps=self.plan.updates, epoch=0.0)
         self._random_state: dict[str, Any] | None = None
@@ -120,13 +121,15 @@ class Pretraining(pl.LightningModule):
             bad_images=data.bad_images,
             max_pixels=data.max_pixels,
         )
-        return EpochStream(loader, self.plan.batches)
+        self.stream = EpochStream(loader, self.plan.batches)
+        return self.stream
 
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
         """Augments on the device that the batch is on."""
         where: dict[str, Any] = {"seed": self.recipe.seed, "step": batch.step, "ids": batch.ids}
-        self.bad_images += batch.bad
+        for path, reason in batch.bad:
+            self.say(f"skipped {path}: {reason}")
         if batch.images is not None:
             views = [view(batch.images, view=i, **where) for i, view in enumerate(self.views)]
         else:
@@ -199,11 +202,15 @@ class Pretraining(pl.LightningModule):
     # --- what must survive
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["surnia"] = self.description
+        checkpoint["surnia"] = {**self.description, "step": self.global_step}
         checkpoint["random"] = random_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._random_state = checkpoint["random"]
+
+    def teardown(self, stage: str) -> None:
+        if self.stream is not None:
+            self.stream.loader.close()
 
     def on_train_start(self) -> None:
         # As late as possible: setting up a resumed run draws random numbers that the first run drew before it began.

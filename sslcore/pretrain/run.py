@@ -45,6 +45,7 @@ class Outcome:
         knn: (epoch, accuracy) pairs of the probe, if the data has labels.
         health: diagnostics epoch by epoch.
         checkpoint: the newest one.
+        bad_images: (path, reason) of every image that could not be read and was skipped.
     """
 
     module: Pretraining
@@ -56,6 +57,7 @@ class Outcome:
     knn: list[tuple[float, float]]
     health: list[Health]
     checkpoint: Path | None
+    bad_images: list[tuple[str, str]]
 
 
 def build(recipe: Recipe, images: Images | None = None) -> Pretraining:
@@ -69,7 +71,8 @@ def build(recipe: Recipe, images: Images | None = None) -> Pretraining:
         DataError: the data cannot be used, or does not fit the method.
         ConfigError: the recipe does not fit the data or this machine.
     """
-    images = images if images is not None else open_images(recipe.data, split="train")
+    if images is None:
+        images = open_images(recipe.data, split="train", device="cuda" if torch.cuda.is_available() else "cpu")
     check_fit(recipe, images)
     if recipe.method.name == "supcon":
         images = images.labelled()
@@ -160,6 +163,7 @@ def pretrain(
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     module = build(recipe, images)
+    module.say = say
     run_path = run.path if isinstance(run, RunDirectory) else run
     run = run if isinstance(run, RunDirectory) else None
     start = newest_checkpoint(run_path / "checkpoints", report=say) if resume and run_path else None
@@ -191,6 +195,7 @@ def pretrain(
         knn=probe.history if probe else [],
         health=watch.history,
         checkpoint=saver.saved if saver else None,
+        bad_images=module.stream.loader.bad if module.stream else [],
     )
 
 

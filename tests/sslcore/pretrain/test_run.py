@@ -114,6 +114,50 @@ def test_bf16_runs_on_a_cpu(tmp_path, pictures):
     assert outcome.losses and all(loss == loss for _, loss in outcome.losses)
 
 
+def test_two_processes_through_lightning_end_where_one_does_and_both_stop_when_one_is_asked(tmp_path, pictures):
+    """A network whose norms do not mix samples; the first process writes, the second takes part."""
+    recipe = small_recipe(
+        "moco", backbone={"name": "pixel_encoder", "width": 4}, epochs=2, devices=2,
+        optimizer={"name": "sgd", "lr": 0.05, "lr_batch": 0},
+    )  # fmt: skip
+    run(tmp_path / "one", recipe.model_copy(update={"devices": 1}), pictures)
+
+    def in_two(resume, at):
+        context = multiprocessing.get_context("fork")
+        port = 20_000 + os.getpid() % 20_000 + resume
+        both = [
+            context.Process(target=take_part, args=(r, port, tmp_path / "two", recipe, pictures, resume, at))
+            for r in (0, 1)
+        ]
+        for process in both:
+            process.start()
+        for process in both:
+            process.join(90)
+        return [process.exitcode for process in both]
+
+    assert in_two(False, at=3) == [7, 7]  # stopped together, although only the second was asked
+    assert newest_checkpoint(tmp_path / "two" / "checkpoints").name == "step-00000003"
+    assert in_two(True, at=None) == [0, 0]
+    (name, ours, _), (name_two, theirs, _) = final_state(tmp_path / "one"), final_state(tmp_path / "two")
+    assert name == name_two == "step-00000010"
+    for key, value in ours.items():
+        torch.testing.assert_close(theirs[key], value, rtol=1e-4, atol=1e-5, msg=key)
+
+
+def take_part(rank, port, path, recipe, pictures, resume, at):
+    """One of two processes, as a launcher starts them; leaves with 7 when stopped."""
+    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2", NODE_RANK="0", GROUP_RANK="0",
+                      LOCAL_WORLD_SIZE="2", TORCHELASTIC_RUN_ID="test", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))  # fmt: skip
+    if rank == 0:
+        outcome = run(path, recipe, pictures, resume=resume)
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            real = run_module.build_trainer
+            patch.setattr(run_module, "build_trainer", lambda r, p, cb: real(r, p, [At(at, stop), *cb]))
+            outcome = pretrain(recipe, path, images=pictures, resume=resume, quiet=True)
+    os._exit(7 if outcome.stopped else 0)
+
+
 def test_the_plan_counts_updates():
     recipe = small_recipe(batch_size=8, accumulate=2, epochs=3)
     plan = Plan(recipe, images=45)
