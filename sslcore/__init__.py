@@ -11,7 +11,7 @@ _HOME = {
     "ops": ("row_lse", "gram_lse"),
     "losses": (
         "info_nce", "nt_xent", "sup_con", "proto_nce", "max_margin", "triplet", "n_pair", "hinge_clustering",
-        "negative_cosine", "swapped_prediction", "sinkhorn",
+        "negative_cosine", "swapped_prediction", "sinkhorn", "concentrations",
     ),
     "memory": ("FeatureQueue", "ClassMeans", "LearnedPrototypes", "KMeansPrototypes", "MomentumEncoder"),
 }  # fmt: skip

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -51,8 +50,3 @@ def check_same_shape(**tensors: Tensor) -> None:
     if len(set(shapes.values())) > 1 or any(len(shape) != 2 for shape in shapes.values()):
         named = " and ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise ValueError(f"{' and '.join(shapes)} must have the same shape (n, d), not {named}")
-
-
-def mean_over(values: Tensor, counted: Tensor) -> Tensor:
-    """Mean of the values that are counted; 0, with gradient 0, if there are none."""
-    return torch.where(counted, values, 0).sum() / counted.sum().clamp(min=1)

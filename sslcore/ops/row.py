@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sslcore.ops import dense, own_keys, shared_keys, small
 from sslcore.ops.numerics import Scalar, as_scale, chosen_matmul_precision, matmuls_in, unit, widened
@@ -226,6 +227,7 @@ def _setup_context(ctx, inputs, output):
     ctx.save_for_backward(q, k, scale, query_ids, key_ids, key_bias, lse, mean)
 
 
+@once_differentiable  # a second derivative would take what the forward returned for a constant
 def _backward(ctx, g, _):
     q, k, scale, query_ids, key_ids, key_bias, lse, mean = ctx.saved_tensors
     need_q, need_k, need_scale, _, _, need_bias, *_ = ctx.needs_input_grad

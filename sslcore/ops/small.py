@@ -21,8 +21,9 @@ def is_small(queries: int, keys: int, precision: str, *, gram: bool = False) -> 
 
 def scores_of(q: Tensor, k: Tensor, scale: Tensor) -> Tensor:
     """(n, k) scaled dot products; never in half precision, also under autocast."""
+    dtype = torch.promote_types(q.dtype, k.dtype)
     with torch.autocast(q.device.type, enabled=False):
-        return (q * scale) @ k.T
+        return (q.to(dtype) * scale) @ k.to(dtype).T
 
 
 def lse(q: Tensor, k: Tensor, scale: Tensor, bias: Tensor | None, pairs: Pairs) -> Tensor:

@@ -197,6 +197,24 @@ def test_matmul_precision_is_put_back():
         next(inspect.unwrap(ops.matmul_precision)("int8"))
 
 
+def test_a_second_derivative_is_refused_not_wrong():
+    q, k = inputs()
+    (dq,) = torch.autograd.grad(ops.row_lse(q, k, 1.0, chunk=3).sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        dq.sum().backward()
+
+
+def test_queries_and_keys_may_differ_in_dtype():
+    q, k = (x.detach() for x in inputs())
+    for chunk in (None, 2):
+        for dtype in (torch.float32, torch.bfloat16):
+            ours = ops.row_lse(q.to(dtype), k, 1.0, cosine=True, chunk=chunk)
+            assert ours.dtype == torch.float64
+            torch.testing.assert_close(
+                ours, ops.row_lse(q.to(dtype).double(), k, 1.0, cosine=True), rtol=1e-5, atol=1e-5
+            )
+
+
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("with_mean", [False, True])
 def test_opcheck(own, with_mean):
