@@ -5,11 +5,41 @@ gradient of the log-sum-exp for its query (up to the scale). Queries therefore n
 no (n, k) matrix exists at any time.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from sslcore.ops.numerics import along_sphere, inverse_norms
 from sslcore.ops.tiles import Pairs, blocks, closed, needs_no_shift, relative_exp_, tile_shape
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The keys and how they are met: in chunks of `columns`, each tile of scores in the same scratch memory."""
+
+    k: Tensor
+    bias: Tensor | None
+    similarity: str
+    columns: int
+    scratch: Tensor
+
+    def chunks(self) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """(first column, keys in the working format, their inverse norms if they were normalised)."""
+        for start, end in blocks(len(self.k), self.columns):
+            keys = self.k[start:end].to(self.scratch.dtype)
+            if self.similarity == "cosine":
+                inverse = inverse_norms(keys)
+                yield start, keys * inverse, inverse
+            else:
+                yield start, keys, None
+
+    def scores(self, q: Tensor, keys: Tensor, column: int) -> Tensor:
+        """The tile of scaled queries q with a chunk of keys that begins at `column`."""
+        tile = self.scratch[: len(q) * len(keys)].view(len(q), len(keys))
+        torch.mm(q, keys.T, out=tile)
+        return tile if self.bias is None else tile.add_(self.bias[column : column + len(keys)])
 
 
 def lse_and_mean(
@@ -24,11 +54,11 @@ def lse_and_mean(
     lse = q.new_empty(n)
     mean = q.new_zeros(n if with_mean else 0, d)
     rows, columns = tile_shape(n, len(k), chunk)
-    scratch = q.new_empty(rows * columns)
-    sums = _sums if bias is None and needs_no_shift(scale, q, k if similarity == "dot" else None) else _running_sums
+    keys = _Keys(k, bias, similarity, columns, q.new_empty(rows * columns))
+    bounded = bias is None and needs_no_shift(scale, q, k if similarity == "dot" else None)
+    sums = _sums if bounded else _running_sums
     for i, e in blocks(n, rows):
-        block_mean = mean[i:e] if with_mean else None
-        lse[i:e] = sums(scaled[i:e], k, bias, pairs, similarity, i, columns, scratch, block_mean)
+        lse[i:e] = sums(scaled[i:e], i, keys, pairs, mean[i:e] if with_mean else None)
     return lse, mean
 
 
@@ -54,37 +84,26 @@ def keys_gradient(
     dk = torch.empty_like(k)
     dbias = q.new_zeros(len(k))
     rows, columns = tile_shape(len(q), len(k), chunk)
-    scratch = q.new_empty(rows * columns)
-    for j, f in blocks(len(k), columns):
-        keys, inverse = _chunk_of_keys(k, j, f, similarity, q.dtype)
-        gradient = q.new_zeros(f - j, q.shape[1])
+    every = _Keys(k, bias, similarity, columns, q.new_empty(rows * columns))
+    for j, keys, inverse in every.chunks():
+        f = j + len(keys)
+        gradient = torch.zeros_like(keys)
         for i, e in blocks(len(q), rows):
-            p = relative_exp_(_scores(scaled[i:e], keys, bias, j, scratch).sub_(lse[i:e]))
+            p = relative_exp_(every.scores(scaled[i:e], keys, j).sub_(lse[i:e]))
             pairs.leave_out(p, i, j, 0.0)
             gradient.addmm_(p.T, pulls[i:e])
             if bias is not None:
                 dbias[j:f].addmv_(p.T, g[i:e])
-        dk[j:f] = along_sphere(gradient, keys, inverse) if inverse is not None else gradient
+        dk[j:f] = gradient if inverse is None else along_sphere(gradient, keys, inverse)
     return dk, dbias
 
 
-def _sums(
-    q: Tensor,
-    k: Tensor,
-    bias: Tensor | None,
-    pairs: Pairs,
-    similarity: str,
-    row: int,
-    columns: int,
-    scratch: Tensor,
-    mean: Tensor | None,
-) -> Tensor:
-    """Log-sum-exps of one block of scaled queries with scores that need no shift; `mean` is filled in place."""
+def _sums(q: Tensor, row: int, every: _Keys, pairs: Pairs, mean: Tensor | None) -> Tensor:
+    """Log-sum-exps of scaled queries from `row` on, with scores that need no shift; `mean` is filled in place."""
     total = q.new_zeros(len(q))
-    for j, f in blocks(len(k), columns):
-        keys, _ = _chunk_of_keys(k, j, f, similarity, q.dtype)
-        p = _scores(q, keys, bias, j, scratch).exp_()
-        pairs.leave_out(p, row, j, 0.0)
+    for column, keys, _ in every.chunks():
+        p = every.scores(q, keys, column).exp_()
+        pairs.leave_out(p, row, column, 0.0)
         total += p.sum(1)
         if mean is not None:
             mean.addmm_(p, keys)
@@ -93,32 +112,21 @@ def _sums(
     return total.log()
 
 
-def _running_sums(
-    q: Tensor,
-    k: Tensor,
-    bias: Tensor | None,
-    pairs: Pairs,
-    similarity: str,
-    row: int,
-    columns: int,
-    scratch: Tensor,
-    mean: Tensor | None,
-) -> Tensor:
+def _running_sums(q: Tensor, row: int, every: _Keys, pairs: Pairs, mean: Tensor | None) -> Tensor:
     """As `_sums` for scores of any size: everything is kept relative to the largest score met so far."""
     total = q.new_zeros(len(q))
     peak = q.new_full((len(q),), -torch.inf)
     shift = torch.zeros_like(peak)
-    for j, f in blocks(len(k), columns):
-        keys, _ = _chunk_of_keys(k, j, f, similarity, q.dtype)
-        scores = _scores(q, keys, bias, j, scratch)
-        pairs.leave_out(scores, row, j, -torch.inf)
+    for column, keys, _ in every.chunks():
+        scores = every.scores(q, keys, column)
+        pairs.leave_out(scores, row, column, -torch.inf)
         higher = torch.maximum(peak, scores.amax(1))
         # Before the first key that counts the peak is -inf, and -inf - -inf would be NaN.
         shift = higher.masked_fill(higher.isneginf(), 0)
         fade = (peak - shift).exp_()
         peak = higher
         p = relative_exp_(scores.sub_(shift[:, None]))
-        pairs.leave_out(p, row, j, 0.0)
+        pairs.leave_out(p, row, column, 0.0)
         total = total.mul_(fade).add_(p.sum(1))
         if mean is not None:
             mean.mul_(fade[:, None]).addmm_(p, keys)
@@ -126,23 +134,6 @@ def _running_sums(
     if mean is not None:
         mean.div_(_positive(total)[:, None]).masked_fill_(empty[:, None], 0)
     return total.log().add_(shift).masked_fill_(empty, -torch.inf)
-
-
-def _scores(q: Tensor, keys: Tensor, bias: Tensor | None, column: int, scratch: Tensor) -> Tensor:
-    rows, columns = len(q), len(keys)
-    tile = torch.mm(q, keys.T, out=scratch[: rows * columns].view(rows, columns))
-    return tile if bias is None else tile.add_(bias[column : column + columns])
-
-
-def _chunk_of_keys(
-    k: Tensor, start: int, end: int, similarity: str, dtype: torch.dtype
-) -> tuple[Tensor, Tensor | None]:
-    """Keys start..end in the working format, of unit length for the cosine, with their inverse norms."""
-    keys = k[start:end].to(dtype)
-    if similarity != "cosine":
-        return keys, None
-    inverse = inverse_norms(keys)
-    return keys * inverse, inverse
 
 
 def _positive(total: Tensor) -> Tensor:
