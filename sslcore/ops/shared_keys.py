@@ -26,14 +26,18 @@ class _Keys:
     scratch: Tensor
 
     def chunks(self) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        """(first column, keys in the working format, their inverse norms if they were normalised)."""
+        """(first column, keys in the working format, their inverse norms if they were normalised).
+
+        Normalised keys stand in one buffer until the next chunk comes: a new one for each would cost page faults.
+        """
+        unit = self.scratch.new_empty(self.columns, self.k.shape[1]) if self.similarity == "cosine" else None
         for start, end in blocks(len(self.k), self.columns):
             keys = self.k[start:end].to(self.scratch.dtype)
-            if self.similarity == "cosine":
-                inverse = inverse_norms(keys)
-                yield start, keys * inverse, inverse
-            else:
+            if unit is None:
                 yield start, keys, None
+            else:
+                inverse = inverse_norms(keys)
+                yield start, torch.mul(keys, inverse, out=unit[: end - start]), inverse
 
     def scores(self, q: Tensor, keys: Tensor, column: int) -> Tensor:
         """The tile of scaled queries q with a chunk of keys that begins at `column`."""
