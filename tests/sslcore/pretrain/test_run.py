@@ -146,8 +146,8 @@ def test_two_processes_through_lightning_end_where_one_does_and_both_stop_when_o
 
 def take_part(rank, port, path, recipe, pictures, resume, at):
     """One of two processes, as a launcher starts them; leaves with 7 when stopped."""
-    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2", NODE_RANK="0", GROUP_RANK="0",
-                      LOCAL_WORLD_SIZE="2", TORCHELASTIC_RUN_ID="test", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))  # fmt: skip
+    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", NODE_RANK="0")
+    os.environ.update(GROUP_RANK="0", TORCHELASTIC_RUN_ID="test", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     if rank == 0:
         outcome = run(path, recipe, pictures, resume=resume)
     else:
