@@ -11,10 +11,11 @@ from PIL import Image
 from apps.cli import main
 from sslcore.pretrain import run as run_module
 
-SMALL = (
-    "--backbone.name tiny --backbone.width 4 --method.projector [8,8] --views.0.size 16 --views.0.count 2 "
-    "--batch_size 6 --epochs 2 --data.workers 0 --data.hold files --checkpoint_every 2 --probe.every_epochs 0 --threads 1"
-).split()
+SMALL = [
+    "--backbone.name=tiny", "--backbone.width=4", "--method.projector=[8,8]", "--views.0.size=16", "--views.0.count=2",
+    "--batch_size=6", "--epochs=2", "--data.workers=0", "--data.hold=files", "--checkpoint_every=2",
+    "--probe.every_epochs=0", "--threads=1",
+]  # fmt: skip
 
 
 @pytest.fixture
