@@ -19,14 +19,15 @@ from apps.suggest import FEWEST, Machine, suggest, write
 
 REQUIRED = ("torch", "torchvision", "pytorch-lightning", "numpy", "pillow", "safetensors")
 OPTIONAL = {
-    "scikit-image": ("the demo's photographs", 'pip install "surnia[demo]"'),
+    "scikit-image": ("the demo's photographs", "pip install scikit-image"),
     "detectron2": (
         "checking `surnia export --to detectron2` there",
         "pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2.git",
     ),
     "faiss-cpu": ("searching embeddings outside of Surnia", "pip install faiss-cpu"),
     "stable-baselines3": ("agents from pixels (a coming version)", "pip install stable-baselines3"),
-    "dm_control": ("agents from pixels (a coming version)", "pip install dm-control"),
+    # A pair that was seen working: the newest of both crashes although pip is content.
+    "dm_control": ("agents from pixels (a coming version)", "pip install dm-control==1.0.50 mujoco==3.17.0"),
     "ale-py": ("agents from pixels (a coming version)", "pip install ale-py"),
 }
 SHOWN = 10
@@ -104,11 +105,11 @@ def _cores() -> int:
 def _cpu_bf16() -> str:
     import torch
 
-    try:
-        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    except (AttributeError, RuntimeError):
+    probes = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
+    if not any(probes):
         return "unknown"
-    return "supported" if native else "not supported"
+    # Without either it is computed in float32 with conversions, which takes longer than float32 alone.
+    return "native" if any(probe() for probe in probes if probe) else "emulated, slower than 32"
 
 
 def this_machine() -> Machine:
