@@ -141,7 +141,7 @@ def _package_folder(package: str) -> Path:
     if spec is None or spec.origin is None:
         missing = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
         raise DataError(
-            f'the demo\'s photographs ship with {missing}, which is not installed: run pip install "surnia[demo]", or '
+            f"the demo's photographs ship with {missing}, which is not installed: run pip install {missing}, or "
             "use your own with --backgrounds DIR"
         )
     return Path(spec.origin).parent
@@ -154,5 +154,5 @@ def _find(name: str, folders: Sequence[Path]) -> Photograph:
                 return read_photograph(folder / f"{name}{suffix}", name)
     raise DataError(
         f"the photograph {name} is not in the installed scikit-image: "
-        'run pip install --upgrade "surnia[demo]", or use your own with --backgrounds DIR'
+        "run pip install --upgrade scikit-image, or use your own with --backgrounds DIR"
     )
