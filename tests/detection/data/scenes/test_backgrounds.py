@@ -63,10 +63,10 @@ def test_one_photograph_in_two_splits_is_refused(photos):
         Photographs({"train": train, "val": train[:1], "test": photos.of("test")})
 
 
-def test_without_scikit_image_the_extra_is_named(monkeypatch):
+def test_without_scikit_image_the_line_that_installs_it_is_named(monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "skimage" else real(name))
-    with pytest.raises(DataError, match=r'pip install "surnia\[demo\]"'):
+    with pytest.raises(DataError, match="pip install scikit-image"):
         Photographs.shipped()
 
 
