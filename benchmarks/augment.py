@@ -15,14 +15,12 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
-import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from multiprocessing.pool import Pool
 
 import torch
+from alternate import Forms, hardware, measure, table
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
@@ -41,7 +39,6 @@ from sslcore.augment import (
 from sslcore.augment import frames as frames_module
 from sslcore.augment import resize as resize_module
 
-Forms = dict[str, Callable[[], object]]
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -244,54 +241,6 @@ def photos(n: int, side: int) -> Tensor:
     return tv.resize(coarse, [side, side], antialias=True).mul(255).byte()
 
 
-def measure(forms: Forms, rounds: int, items: int, device: torch.device) -> list[dict]:
-    """Rounds of every form in turn; the first is what the others are divided by. `items` are made by one call."""
-    times: dict[str, list[float]] = {name: [] for name in forms}
-    for run in forms.values():
-        run()  # first touches of memory are nobody's cost
-    for _ in range(rounds):
-        for name, run in forms.items():
-            synchronize(device)
-            began = time.perf_counter()
-            run()
-            synchronize(device)
-            times[name].append(time.perf_counter() - began)
-    ours = times[next(iter(forms))]
-    return [
-        {
-            "form": name,
-            "median_ms": statistics.median(spent) * 1e3,
-            "min_ms": min(spent) * 1e3,
-            "per_second": items / statistics.median(spent),
-            "times_ours": statistics.median(other / mine for other, mine in zip(spent, ours)),
-        }
-        for name, spent in times.items()
-    ]
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def table(title: str, rows: list[dict]) -> str:
-    lines = [f"### {title}", "", "| form | median ms | min ms | a second | times ours |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {row['form']} | {row['median_ms']:.2f} | {row['min_ms']:.2f} | {row['per_second']:.0f} "
-        f"| {row['times_ours']:.2f} |"
-        for row in rows
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        what = torch.cuda.get_device_name(device)
-    else:
-        what = f"{torch.get_num_threads()} CPU threads, {torch.backends.cpu.get_cpu_capability()}"
-    return f"{what}, {platform.machine()}, torch {torch.__version__}"
-
-
 def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--batch", type=int, default=256, help="images of 32 pixels; a sixteenth as many of 224")
@@ -314,7 +263,7 @@ def main(arguments: list[str] | None = None) -> dict:
     results: dict[str, list[dict]] = {}
 
     def section(title: str, forms: Forms, items: int) -> None:
-        results[title] = measure(forms, options.rounds, items, device)
+        results[title] = measure(forms, rounds=options.rounds, items=items, device=device)
         print(table(title, results[title]), flush=True)
 
     print(f"## Augmentation: {hardware(device)}\n")

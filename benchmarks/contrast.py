@@ -18,13 +18,10 @@ MoCo's, PCL's and ORE's forms are written here from what their published code co
 
 import argparse
 import json
-import platform
 import random
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from alternate import hardware, measure, table
 from torch import Tensor
 from torch.nn.functional import cross_entropy, hinge_embedding_loss, normalize
 
@@ -281,39 +279,9 @@ def cases(quick: bool, device: torch.device) -> dict[str, list[Callable[[], Case
 # Measuring.
 
 
-def measure(case: Case, rounds: int, seconds: float, device: torch.device) -> list[dict[str, Any]]:
-    """Rounds of every form in turn, until there were enough or the time is up (never fewer than three)."""
-    runs: dict[str, Callable[[], object]] = {form: partial(case.step, form) for form in case.forms}
-    runs["floor: matrix products alone"] = case.floor
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run()  # first touches of memory are nobody's cost
-    began = time.perf_counter()
-    for number in range(rounds):
-        if number >= 3 and time.perf_counter() - began > seconds:
-            break
-        for name, run in runs.items():
-            synchronize(device)
-            start = time.perf_counter()
-            run()
-            synchronize(device)
-            times[name].append((time.perf_counter() - start) * 1e3)
-    ours = next(iter(times.values()))
-    return [
-        {
-            "form": name,
-            "median_ms": statistics.median(spent),
-            "min_ms": min(spent),
-            "times_ours": statistics.median(other / mine for other, mine in zip(spent, ours, strict=True)),
-            "rounds": len(spent),
-        }
-        for name, spent in times.items()
-    ]
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def runs(case: Case) -> dict[str, Callable[[], object]]:
+    """What is timed: a step of every form, and the floor."""
+    return {form: partial(case.step, form) for form in case.forms} | {"floor: matrix products alone": case.floor}
 
 
 def extra_memory(case: Case, form: str, small: Case, device: torch.device) -> float:
@@ -356,30 +324,6 @@ def in_a_process(options: argparse.Namespace, section: str, index: int, form: st
     return float(done.stdout.split()[-1]) if done.returncode == 0 and done.stdout.split() else float("nan")
 
 
-# Telling.
-
-
-def table(title: str, rows: list[dict[str, Any]]) -> str:
-    lines = [f"### {title}", "", "| form | median ms | min ms | times ours | extra MB |", "|---|---|---|---|---|"]
-    for row in rows:
-        memory = f"{row['extra_mb']:.1f}" if "extra_mb" in row else ""
-        lines.append(
-            f"| {row['form']} | {row['median_ms']:.2f} | {row['min_ms']:.2f} | {row['times_ours']:.2f} | {memory} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def processor() -> str:
-    cpus = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in cpus.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def hardware(device: torch.device) -> str:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-    return f"{name}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}"
-
-
 def peers() -> Iterator[str]:
     for name in PEERS:
         try:
@@ -419,7 +363,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     for section, builders in chosen.items():
         for index, build in enumerate(builders):
             case = build()
-            rows = measure(case, options.rounds, options.seconds, device)
+            rows = measure(runs(case), rounds=options.rounds, seconds=options.seconds, device=device)
             forms = list(case.forms)
             results[case.title] = rows
             title = case.title

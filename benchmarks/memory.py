@@ -11,19 +11,15 @@ The other forms are those of MoCo (facebookresearch/moco) and lightly, written f
 import argparse
 import copy
 import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from alternate import Forms, hardware, measure, table
 from torch import nn
 from torch.nn.functional import normalize
 
 from sslcore.memory import FeatureQueue, MomentumEncoder
 from sslcore.nn import build_backbone
-
-Forms = dict[str, Callable[[], None]]
 
 
 def queue_forms(size: int, dim: int, batch: int, device: torch.device) -> Forms:
@@ -112,49 +108,6 @@ def momentum_forms(name: str, device: torch.device) -> Forms:
     }
 
 
-def measure(forms: Forms, rounds: int, calls: int, device: torch.device) -> list[dict]:
-    """Rounds of every form in turn, `calls` calls at a time; the first is what the others are divided by."""
-    times: dict[str, list[float]] = {name: [] for name in forms}
-    for run in forms.values():
-        run()  # first touches of memory are nobody's cost
-    for _ in range(rounds):
-        for name, run in forms.items():
-            synchronize(device)
-            began = time.perf_counter()
-            for _ in range(calls):
-                run()
-            synchronize(device)
-            times[name].append((time.perf_counter() - began) / calls * 1e3)
-    ours = times[next(iter(forms))]
-    return [
-        {
-            "form": name,
-            "median_ms": statistics.median(spent),
-            "min_ms": min(spent),
-            "times_ours": statistics.median(other / mine for other, mine in zip(spent, ours)),
-        }
-        for name, spent in times.items()
-    ]
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def table(title: str, rows: list[dict]) -> str:
-    lines = [f"### {title}", "", "| form | median ms | min ms | times ours |", "|---|---|---|---|"]
-    lines += [
-        f"| {row['form']} | {row['median_ms']:.4f} | {row['min_ms']:.4f} | {row['times_ours']:.2f} |" for row in rows
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def hardware(device: torch.device) -> str:
-    what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    return f"{what}, {platform.machine()}, torch {torch.__version__}"
-
-
 def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--queue", type=int, default=65536, help="rows of the queue")
@@ -174,7 +127,7 @@ def main(arguments: list[str] | None = None) -> dict:
 
     def section(name: str, title: str, forms: Callable[[], Forms], calls: int) -> None:
         if options.only in (None, name):
-            results[title] = measure(forms(), options.rounds, calls, device)
+            results[title] = measure(forms(), rounds=options.rounds, calls=calls, device=device)
             print(table(title, results[title]))
 
     print(f"## Memory: {hardware(device)}\n")

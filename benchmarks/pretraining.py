@@ -16,13 +16,13 @@ the torch threads of a run; the peer's loader gets `--peer-workers` processes be
 import argparse
 import copy
 import json
-import platform
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from alternate import processor
 from torch import nn
 
 from apps.recipes import load_recipe
@@ -218,13 +218,6 @@ def table(arguments: argparse.Namespace) -> str:
 def spread(values: list[float]) -> str:
     middle = statistics.mean(values)
     return f"{middle:.4f} ({min(values):.4f}–{max(values):.4f})" if len(values) > 1 else f"{middle:.4f}"
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor()
 
 
 def parse() -> argparse.Namespace:
