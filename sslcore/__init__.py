@@ -4,8 +4,7 @@ Public names are loaded when they are first used, so that `import sslcore`, and 
 nothing heavy.
 """
 
-import importlib
-from typing import Any
+from sslcore._lazy import attach
 
 _HOME = {
     "ops": ("row_lse", "gram_lse"),
@@ -16,18 +15,5 @@ _HOME = {
     "memory": ("FeatureQueue", "ClassMeans", "LearnedPrototypes", "KMeansPrototypes", "MomentumEncoder"),
 }  # fmt: skip
 _MODULES = {"augment", "distributed", "errors", "losses", "memory", "nn", "ops", "pretrain", "random", "storage"}
-_WHERE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted([*_WHERE, *_MODULES])
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"sslcore.{name}")
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"sslcore.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'sslcore' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__all__, __getattr__, __dir__ = attach(__name__, _HOME, _MODULES)

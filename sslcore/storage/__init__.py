@@ -4,8 +4,7 @@ Names are loaded when they are first used: a run directory, an image or a signal
 line must not wait for it.
 """
 
-import importlib
-from typing import Any
+from sslcore._lazy import attach
 
 _HOME = {
     "files": ("append_line", "commit_folder", "sweep_temporaries", "write_bytes", "write_json", "write_text"),
@@ -19,16 +18,5 @@ _HOME = {
     "images": ("IMAGE_SUFFIXES", "image_size", "list_images", "read_image"),
     "signals": ("StopSignals",),
 }  # fmt: skip
-_WHERE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"sslcore.storage.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'sslcore.storage' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__all__, __getattr__, __dir__ = attach(__name__, _HOME)

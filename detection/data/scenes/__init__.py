@@ -7,8 +7,9 @@
 Names are imported when they are first used: importing this package costs nothing.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sslcore._lazy import attach
 
 if TYPE_CHECKING:
     from detection.data.scenes.backgrounds import Photograph, Photographs
@@ -18,25 +19,16 @@ if TYPE_CHECKING:
     from detection.data.scenes.composer import ObjectGroup, Scene, SceneComposer, SceneConfig
     from detection.data.scenes.crops import BACKGROUND, CropSet, make_crops, write_crop_folder
 
-_HOMES = {
-    "ArtCatalogue": "catalogue",
-    "BACKGROUND": "crops",
-    "CropSet": "crops",
-    "Drawing": "catalogue",
-    "ObjectGroup": "composer",
-    "Photograph": "backgrounds",
-    "Photographs": "backgrounds",
-    "Scene": "composer",
-    "SceneComposer": "composer",
-    "SceneConfig": "composer",
-    "SceneSet": "coco",
-    "cache_folder": "cache",
-    "compose_scenes": "coco",
-    "make_crops": "crops",
-    "render_scenes": "coco",
-    "write_crop_folder": "crops",
+_HOME = {
+    "backgrounds": ("Photograph", "Photographs"),
+    "cache": ("cache_folder",),
+    "catalogue": ("ArtCatalogue", "Drawing"),
+    "coco": ("SceneSet", "compose_scenes", "render_scenes"),
+    "composer": ("ObjectGroup", "Scene", "SceneComposer", "SceneConfig"),
+    "crops": ("BACKGROUND", "CropSet", "make_crops", "write_crop_folder"),
 }
 
+# Written out for type checkers, which cannot run `attach`.
 __all__ = [
     "BACKGROUND",
     "ArtCatalogue",
@@ -55,9 +47,4 @@ __all__ = [
     "render_scenes",
     "write_crop_folder",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+_, __getattr__, __dir__ = attach(__name__, _HOME)
