@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sslcore.pretrain.probes.accuracy import topk_accuracy
 from sslcore.pretrain.probes.knn import knn_accuracy, knn_predict, knn_votes
@@ -87,6 +88,20 @@ def test_bad_arguments_are_refused(change, message):
     good = {"bank": torch.eye(3)[:2], "bank_labels": torch.tensor([0, 2]), "queries": torch.eye(3), "k": 1}
     with pytest.raises(ValueError, match=message):
         knn_votes(**(good | {"temperature": 0.1, "classes": 3} | change))
+
+
+class NoFloat64(TorchDispatchMode):
+    """Refuses float64, as Apple's GPUs do."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        assert not (isinstance(out, torch.Tensor) and out.dtype == torch.float64), function
+        return out
+
+
+def test_topk_accuracy_needs_no_float64():
+    with NoFloat64():
+        assert topk_accuracy(torch.eye(3), torch.tensor([0, 1, 0]), (1,)) == [2 / 3]
 
 
 def test_topk_accuracy_counts_the_rank_of_the_true_class():
