@@ -9,7 +9,7 @@ from statistics import median
 
 from apps.annotations import find_annotated
 from sslcore.errors import DataError
-from sslcore.pretrain.data import ImageFiles, recognise
+from sslcore.pretrain.data import ImageFiles, NoSuchSplit, recognise
 from sslcore.pretrain.data.folder import open_folder
 from sslcore.pretrain.data.formats import FORMATS
 from sslcore.storage.images import read_image
@@ -137,8 +137,10 @@ def _held_out(folder: Path) -> ImageFiles | str | None:
     """The images beside train/; a sentence if they cannot be used; None if there are none."""
     try:
         return open_folder(folder, "test")
+    except NoSuchSplit:
+        return None
     except DataError as error:
-        return None if "beside its train/" in str(error) else str(error)
+        return str(error)
 
 
 def _open_all(files: ImageFiles, finding: Finding, limit: int | None, progress: Progress) -> None:

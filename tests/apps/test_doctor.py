@@ -79,6 +79,13 @@ def test_a_held_out_split_with_another_class_is_a_problem(tmp_path):
     assert "has the class folder 'c', which" in problem
 
 
+def test_no_folder_name_hides_a_problem_of_the_held_out_split(tmp_path):
+    folder = tmp_path / "beside its train"  # words of another error
+    for name in ("train/a", "train/b", "val/a", "val/c"):
+        pictures(folder / name, 2)
+    assert len(inspect(folder).problems) == 1
+
+
 def idx(path, array):
     data = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
     path.write_bytes(gzip.compress(data))

@@ -22,6 +22,10 @@ _SPLITS = {
 _SPLIT_NAMES = {name for names in _SPLITS.values() for name in names}
 
 
+class NoSuchSplit(DataError):
+    """A data set has no images set apart for what was asked."""
+
+
 def open_folder(root: Path, split: str, *, max_pixels: int = 100_000_000) -> ImageFiles:
     """The image files of one split of a folder.
 
@@ -31,7 +35,8 @@ def open_folder(root: Path, split: str, *, max_pixels: int = 100_000_000) -> Ima
     deeper belongs to the class above it); loose images have no labels.
 
     Raises:
-        DataError: there is no such folder or split, or no image in it, or a class that the training split lacks.
+        NoSuchSplit: there is no such split.
+        DataError: there is no such folder, or no image in it, or a class that the training split lacks.
     """
     train, folder = _split_folder(root, "train"), _split_folder(root, split)
     paths = _relative_images(folder)
@@ -55,7 +60,7 @@ def _split_folder(root: Path, split: str) -> Path:
     if not has_splits:
         if split == "train":
             return root
-        raise DataError(
+        raise NoSuchSplit(
             f"{root} has no {split} images: it is one undivided folder; divide it into train/ and {split}/, or hold "
             "out a share with data.validation"
         )
@@ -63,7 +68,7 @@ def _split_folder(root: Path, split: str) -> Path:
         for found in inside:
             if found.lower() == name:
                 return root / found
-    raise DataError(f"{root} has no {split}/ beside its train/; add one, or hold out a share with data.validation")
+    raise NoSuchSplit(f"{root} has no {split}/ beside its train/; add one, or hold out a share with data.validation")
 
 
 def _relative_images(folder: Path) -> list[str]:

@@ -1,7 +1,6 @@
 """`open_images`: from what a recipe says to a set of images."""
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from sslcore.errors import DataError
 from sslcore.pretrain.data.datasets import ImageArray, ImageFiles
-from sslcore.pretrain.data.folder import DifferentSize, common_size, load_folder, open_folder
+from sslcore.pretrain.data.folder import DifferentSize, NoSuchSplit, common_size, load_folder, open_folder
 from sslcore.pretrain.data.formats import DEBIAN_FASHION_MNIST, FORMATS
 from sslcore.pretrain.recipe import DataSettings
 from sslcore.random import uniform
@@ -22,7 +21,12 @@ _HOLDOUT_SEED, _HOLDOUT_STREAM = 0, 0x5641
 
 
 def open_images(
-    settings: DataSettings, split: Split = "train", *, device: torch.device | str = "cpu", room: int | None = None
+    settings: DataSettings,
+    split: Split = "train",
+    *,
+    device: torch.device | str = "cpu",
+    processes: int = 1,
+    room: int | None = None,
 ) -> ImageArray | ImageFiles:
     """The images that `settings` names.
 
@@ -31,6 +35,7 @@ def open_images(
         split: "train"; "test"; or "validation", the share `settings.validation` that "train" then leaves out, chosen
             image by image from a hash of its index (of a folder with val/ and no such share: what is in val/).
         device: where training will hold them: `hold: auto` asks whether they fit there too.
+        processes: training processes on this machine, which share its memory.
         room: bytes that may be held in memory; None: half of what is free here, and a quarter of what is free on
             `device`.
 
@@ -39,7 +44,8 @@ def open_images(
         `ImageFiles`: to be read when needed.
 
     Raises:
-        DataError: nothing there, not what `kind` says, no images, too many unreadable ones, no such split.
+        NoSuchSplit: there is something, but not this split of it.
+        DataError: nothing there, not what `kind` says, no images, too many unreadable ones.
     """
     if split not in ("train", "validation", "test"):
         raise ValueError(f"split must be train, validation or test, not {split!r}")
@@ -49,9 +55,9 @@ def open_images(
         files = open_folder(path, "train" if hashed else split, max_pixels=settings.max_pixels)
         if hashed:
             files = files.subset(_share(len(files), settings.validation, split, files.name))
-        return _hold(files, settings, _room(torch.device(device)) if room is None else room)
+        return _hold(files, settings, _room(torch.device(device), processes) if room is None else room)
     if split == "validation" and not hashed:
-        raise DataError(f"{FORMATS[kind].title} has no validation images of its own; set data.validation to a share")
+        raise NoSuchSplit(f"{FORMATS[kind].title} has no validation images of its own; set data.validation to a share")
     array = FORMATS[kind].read(path, "test" if split == "test" else "train")
     return array.subset(_share(len(array), settings.validation, split, array.name)) if hashed else array
 
@@ -126,10 +132,10 @@ def _hold(files: ImageFiles, settings: DataSettings, room: int) -> ImageArray | 
         raise
 
 
-def _room(device: torch.device) -> int:
+def _room(device: torch.device, processes: int) -> int:
     """Bytes of images that may be held: half of the host's free memory, shared by its processes, and a quarter of the
     device's."""
-    room = _free_memory() // 2 // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+    room = _free_memory() // 2 // processes
     if device.type == "cuda":
         room = min(room, torch.cuda.mem_get_info(device)[0] // 4)
     return room
