@@ -3,6 +3,7 @@
 Nothing but the standard library is imported before a command is chosen, so that help is there at once.
 """
 
+import argparse
 import os
 import sys
 import traceback
@@ -35,6 +36,30 @@ def _backbone_and_data(parser: Options) -> None:
     parser.option("--device", check.device, "cpu, cuda, cuda:N or mps", metavar="DEVICE", default="auto")
 
 
+def _result_file(parser: Options) -> None:
+    parser.option("--out", check.path, "write the result here, as JSON", metavar="FILE")
+    _overwrite(parser)
+
+
+def _overwrite(parser: Options) -> None:
+    parser.flag("--overwrite", "replace what --out names")
+
+
+def _read(parser: Options, words: Sequence[str], arguments: Sequence[str]) -> argparse.Namespace:
+    """Read a command whose result goes to --out; what is there already is told before any work is done."""
+    args = parser.read(arguments)
+    args.command = ["surnia", *words, *arguments]
+    written = [] if args.out is None else [args.out]
+    if words == ["embed"]:
+        written.append(args.out.with_suffix(".csv"))  # the names, beside the features
+    for file in written:
+        if file.is_dir():
+            raise ConfigError(f"command line: --out  {file} is a folder; give the name of a file")
+        if file.exists() and not args.overwrite:
+            raise ConfigError(f"command line: --out  {file} exists already; give another name, or add --overwrite")
+    return args
+
+
 def knn_options() -> Options:
     parser = Options("surnia evaluate knn", "Accuracy of a weighted vote of the nearest labelled images.")
     _backbone_and_data(parser)
@@ -43,7 +68,7 @@ def knn_options() -> Options:
         "--temperature", check.number(above=0), "a vote weighs exp(similarity / T)", metavar="T", default=0.07
     )
     parser.option("--seed", check.whole(0), "of random networks and subsets", metavar="N", default=0)
-    parser.option("--out", check.path, "write the result here, as JSON", metavar="FILE")
+    _result_file(parser)
     return parser
 
 
@@ -51,7 +76,7 @@ def _training_options(parser: Options, *, epochs: int, epochs_help: str, lr_help
     parser.option("--epochs", check.whole(1), epochs_help, metavar="N", default=epochs)
     parser.option("--lr", check.number(above=0), lr_help, metavar="RATE")
     parser.option("--seed", check.whole(0), "of weights, order and subsets", metavar="N", default=0)
-    parser.option("--out", check.path, "write the result here, as JSON", metavar="FILE")
+    _result_file(parser)
 
 
 def linear_options() -> Options:
@@ -100,7 +125,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     if arguments[0] not in kinds:
         hint = did_you_mean(arguments[0], list(kinds)) or "; there are knn, linear and finetune"
         raise ConfigError(f"command line: unknown evaluation '{arguments[0]}'{hint}")
-    args = kinds[arguments[0]]().read(arguments[1:])
+    args = _read(kinds[arguments[0]](), ["evaluate", arguments[0]], arguments[1:])
     from apps import evaluate as commands
 
     return {"knn": commands.knn, "linear": commands.linear, "finetune": commands.finetune}[arguments[0]](args)
@@ -119,6 +144,7 @@ def embed_options() -> Options:
         metavar="FILE",
         required=True,
     )
+    _overwrite(parser)
     parser.option("--seed", check.whole(0), "of random networks", metavar="N", default=0)
     return parser
 
@@ -133,7 +159,7 @@ def _suffix(*known: str) -> Callable[[str], Path]:
 
 
 def embed(arguments: Sequence[str]) -> int:
-    args = embed_options().read(arguments)
+    args = _read(embed_options(), ["embed"], arguments)
     from apps.embed import run
 
     return run(args)
@@ -150,11 +176,12 @@ def export_options() -> Options:
         required=True,
     )
     parser.option("--out", check.path, "the file to write", metavar="FILE", required=True)
+    _overwrite(parser)
     return parser
 
 
 def export(arguments: Sequence[str]) -> int:
-    args = export_options().read(arguments)
+    args = _read(export_options(), ["export"], arguments)
     from apps.export import run
 
     return run(args)
@@ -276,18 +303,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(tell(error), file=sys.stderr)
+        print(tell(error, given[0] if given else ""), file=sys.stderr)
         return error.exit_code if isinstance(error, SurniaError) else 1
 
 
-def tell(error: Exception) -> str:
-    """What a person is told about an error."""
+SMALLER = {
+    "pretrain": "a smaller --batch_size (with --accumulate for the same effective one) or smaller views",
+    "evaluate": "a smaller --batch-size, or --device cpu",
+    "embed": "a smaller --batch-size, or --device cpu",
+}
+"""What a command can be asked to do with less memory."""
+
+
+def tell(error: Exception, command: str = "") -> str:
+    """What a person is told about an error of a command."""
     if isinstance(error, SurniaError):
         return str(error)
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-        return (
-            "out of memory: try a smaller --batch_size (with --accumulate for the same effective one) or smaller views"
-        )
+        return f"out of memory: try {SMALLER.get(command, 'again when other programs have ended')}"
     said = (str(error).strip() or "no further words").splitlines()[0]
     return f"unexpected {type(error).__name__}: {said} (run again with --debug for the traceback)"
 

@@ -3,16 +3,17 @@
 import argparse
 import csv
 import io
+import json
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from apps.probing import Images, data_settings, features_of, named_backbone, pick_device, show
-from sslcore.pretrain.backbones import LoadedBackbone
-from sslcore.pretrain.data import ImageFiles, open_images
+from apps.probing import Images, data_settings, features_of, named_backbone, pick_device, provenance, show
+from sslcore.pretrain.data import ImageFiles, NoSuchSplit, open_images
 from sslcore.pretrain.probes.features import Features
-from sslcore.pretrain.probes.splits import is_undivided
+from sslcore.pretrain.recipe import DataSettings
 from sslcore.storage import write_bytes, write_text, write_weights
 
 
@@ -20,16 +21,14 @@ def run(args: argparse.Namespace) -> int:
     """Embed all splits of the data; row i of the features is line i of the names."""
     pick_device(args.device)
     # As files: an array would have forgotten their names.
-    settings = data_settings(args, hold="files")
-    sets = {"train": open_images(settings, "train")}
-    if not is_undivided(settings):
-        sets["test"] = open_images(settings, "test")
+    sets = every_split(data_settings(args, hold="files"))
     loaded = named_backbone(args.backbone, sets["train"], seed=args.seed)
     notes = [f"Backbone: {loaded.description}."]
     found = {split: features_of(loaded, images, args, notes, what=f"{split} images") for split, images in sets.items()}
 
     names = args.out.with_suffix(".csv")
-    write_features(args.out, found, sets, loaded)
+    metadata = {"classes": sets["train"].classes, "source": loaded.description, **provenance(args.command)}
+    write_features(args.out, found, metadata)
     write_text(names, listing(found, sets, args.data))
     count = sum(len(part.features) for part in found.values())
     notes += [f"Written to {args.out}, names and classes to {names}."]
@@ -37,17 +36,39 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def write_features(out: Path, found: dict[str, Features], sets: dict[str, Images], loaded: LoadedBackbone) -> None:
-    """`features` (N, d) float32 and `labels` (N,) int64, -1 without one, as .npz or .safetensors."""
+def every_split(settings: DataSettings) -> dict[str, Images]:
+    """The splits that there are, each image in one of them."""
+    sets: dict[str, Images] = {"train": open_images(settings, "train")}
+    others: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+    for split in others:
+        try:
+            images = open_images(settings, split)
+        except NoSuchSplit:
+            continue
+        if not any(_same_files(images, other) for other in sets.values()):  # val/ stands in for a missing test/
+            sets[split] = images
+    return sets
+
+
+def _same_files(images: Images, other: Images) -> bool:
+    return (
+        isinstance(images, ImageFiles)
+        and isinstance(other, ImageFiles)
+        and images.root.resolve() == other.root.resolve()
+    )
+
+
+def write_features(out: Path, found: dict[str, Features], metadata: dict[str, Any]) -> None:
+    """`features` (N, d) float32 and `labels` (N,) int64, -1 without one, as .npz or .safetensors; in both cases with
+    `metadata`, plain values for JSON."""
     features = torch.cat([part.features for part in found.values()])
     labels = torch.cat([_labels(part) for part in found.values()])
-    classes = sets["train"].classes
     if out.suffix == ".npz":
         buffer = io.BytesIO()
-        np.savez(buffer, features=features.numpy(), labels=labels.numpy(), classes=np.array(classes, dtype=np.str_))
+        classes, text = np.array(metadata["classes"], dtype=np.str_), np.array(json.dumps(metadata))
+        np.savez(buffer, features=features.numpy(), labels=labels.numpy(), classes=classes, metadata=text)
         write_bytes(out, buffer.getvalue())
     else:
-        metadata = {"classes": classes, "source": loaded.description}
         write_weights(out, {"features": features, "labels": labels}, metadata)
 
 

@@ -6,7 +6,16 @@ from typing import Any
 
 from torch import Tensor
 
-from apps.probing import data_settings, features_of, named_backbone, percent, pick_device, show, workers_for
+from apps.probing import (
+    data_settings,
+    features_of,
+    named_backbone,
+    percent,
+    pick_device,
+    provenance,
+    show,
+    workers_for,
+)
 from sslcore.pretrain.backbones import LoadedBackbone
 from sslcore.pretrain.probes.accuracy import topk_accuracy
 from sslcore.pretrain.probes.finetune import finetune as tune
@@ -140,7 +149,8 @@ def both(job: Job, args: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor, Te
 def finish(args: argparse.Namespace, job: Job, rows: list[tuple[str, dict[str, Any]]], title: str) -> None:
     """Show the results, and write them where --out says."""
     if args.out is not None:
-        results = [result for _, result in rows]
+        about = provenance(args.command)
+        results = [{**result, **about} for _, result in rows]
         write_json(args.out, results[0] if rows[0][0] == "" else results)
         job.notes.append(f"Written to {args.out}.")
     with_five = job.classes > 5  # else the true class is always among them

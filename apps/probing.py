@@ -18,6 +18,7 @@ from sslcore.pretrain.backbones import LoadedBackbone, load_backbone, random_bac
 from sslcore.pretrain.data import ImageArray, ImageFiles, iterate_eval
 from sslcore.pretrain.probes.features import Features, embed
 from sslcore.pretrain.recipe import DataSettings, Recipe
+from sslcore.storage import surroundings
 
 Images = ImageArray | ImageFiles
 RANDOM = "random:"
@@ -119,6 +120,12 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note
     console.print(table)
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False, markup=False)
+
+
+def provenance(command: Sequence[str]) -> dict[str, Any]:
+    """How a result came about, for its file: command line, versions, git revision of Surnia."""
+    around = surroundings()
+    return {"command": list(command), "versions": around["versions"], "git": around["git"]}
 
 
 def percent(value: float) -> str:

@@ -82,7 +82,7 @@ def export_backbone(source: str | Path | LoadedBackbone, to: Target, out: str | 
         matched, unmatched, difference, words = checked
         if unmatched:
             raise CheckpointError(
-                f"{len(unmatched)} weights do not match in {to} ({', '.join(unmatched[:3])}), {len(matched)} do: "
+                f"{len(unmatched)} weights do not match in {to} ({', '.join(unmatched)}), {len(matched)} do: "
                 f"nothing was written to {out}; install versions of {to} and Surnia that belong together"
             )
         if difference != 0:

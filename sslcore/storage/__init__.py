@@ -14,7 +14,7 @@ _HOME = {
     ),
     "tree": ("pack", "unpack"),
     "weights": ("read_metadata", "read_weights", "write_weights"),
-    "run": ("RunDirectory", "read_metrics", "read_run"),
+    "run": ("RunDirectory", "read_metrics", "read_run", "surroundings"),
     "images": ("IMAGE_SUFFIXES", "image_size", "list_images", "read_image"),
     "signals": ("StopSignals",),
 }  # fmt: skip

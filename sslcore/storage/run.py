@@ -103,7 +103,7 @@ class RunDirectory:
         try:
             run._sweep()
             run._facts = read_run(path)
-            session = {"at": _now(), "command": list(command or ()), **_surroundings()}
+            session = {"at": _now(), "command": list(command or ()), **surroundings()}
             run._note(status="running", ended=None, resumed=[*run._facts.get("resumed", ()), session])
         except BaseException:
             run.close()
@@ -335,11 +335,12 @@ def _refuse_if_taken(path: Path) -> None:
 def _first_facts(command: Sequence[str], seed: int) -> dict[str, Any]:
     return {
         "status": "running", "started": _now(), "ended": None, "command": list(command), "seed": seed,
-        **_surroundings(), "resumed": [],
+        **surroundings(), "resumed": [],
     }  # fmt: skip
 
 
-def _surroundings() -> dict[str, Any]:
+def surroundings() -> dict[str, Any]:
+    """What a result was made with and where: versions, git revision, machine, process; plain values for JSON."""
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "git": _git_revision(), "platform": platform.platform(), "host": platform.node(), "pid": os.getpid(),

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import types
@@ -224,7 +225,7 @@ def test_a_mistake_is_told_in_sentences_on_stderr_with_code_2(surnia, tmp_path, 
         (CheckpointError("damaged"), 4, "damaged"),
         (RunLocked("locked by 12"), 6, "locked by 12"),
         (KeyboardInterrupt(), 130, "Interrupted."),
-        (MemoryError(), 1, "out of memory: try a smaller --batch_size (with --accumulate for the same effective one)"),
+        (MemoryError(), 1, "out of memory: try a smaller --batch-size"),
         (
             ZeroDivisionError("by 0\nmore"),
             1,
@@ -239,6 +240,17 @@ def test_an_error_becomes_one_sentence_and_its_code(surnia, monkeypatch, error, 
     assert got == code
     assert len(err.splitlines()) == 1
     assert err.startswith(sentence)
+
+
+@pytest.mark.parametrize("command", ["pretrain", "evaluate knn", "embed", "export", "demo", ""])
+def test_out_of_memory_names_options_that_the_command_has(surnia, command):
+    said = cli.tell(MemoryError(), command.partition(" ")[0])
+    code, listed, _ = surnia(*command.split(), "--help-fields" if command == "pretrain" else "--help")
+    assert code == 0
+    assert said.startswith("out of memory: try ")
+    for option in re.findall(r"--([\w-]+)", said):
+        assert option in listed
+    assert ("--batch" in said) == (command in {"pretrain", "evaluate knn", "embed"})
 
 
 @pytest.mark.parametrize("place", [0, 2, 5])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from apps.cli import main
 from sslcore.nn import build_backbone
 from sslcore.pretrain.data import ImageArray
-from sslcore.storage import save_checkpoint
+from sslcore.storage import read_metadata, save_checkpoint, surroundings
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +133,36 @@ def test_embed_writes_features_and_names_in_the_same_order(pictures, run_dir, tm
     lines = list(csv.DictReader((tmp_path / "features.csv").open()))
     assert content["features"].shape == (96, 512)
     assert len(lines) == 96
+    assert len({line["image"] for line in lines}) == 96
     assert [line["row"] for line in lines] == [str(i) for i in range(96)]
-    first = next(line for line in lines if line["split"] == "test" and line["class"] == "green")
+    first = next(line for line in lines if line["split"] == "validation" and line["class"] == "green")
     assert first["image"] == "val/green/00.png"
     assert content["labels"][int(first["row"])] == 1  # blue, green, red
     assert "96" in capsys.readouterr().out
+
+
+def test_embedding_takes_every_split_that_there_is(pictures, tmp_path):
+    def embedded(folder):
+        assert surnia("embed", "pixels", "--data", folder, "--out", tmp_path / "f.npz", "--overwrite") == 0
+        return [(line["split"], line["image"]) for line in csv.DictReader((tmp_path / "f.csv").open())]
+
+    picture = (pictures / "train" / "red" / "00.png").read_bytes()
+    folder, expected = tmp_path / "some", []
+    for folder_name, split in (("train", "train"), ("val", "validation"), ("test", "test")):
+        for name in ("0.png", "1.png"):
+            (folder / folder_name).mkdir(parents=True, exist_ok=True)
+            (folder / folder_name / name).write_bytes(picture)
+            expected.append((split, f"{folder_name}/{name}"))
+        assert embedded(folder) == expected
+
+
+def test_embedded_features_say_where_they_come_from(pictures, tmp_path):
+    data = pictures / "train" / "red"
+    assert surnia("embed", "pixels", "--data", data, "--out", tmp_path / "f.npz") == 0
+    assert surnia("embed", "pixels", "--data", data, "--out", tmp_path / "g.safetensors") == 0
+    for said in (json.loads(str(np.load(tmp_path / "f.npz")["metadata"])), read_metadata(tmp_path / "g.safetensors")):
+        assert said["command"][:3] == ["surnia", "embed", "pixels"]
+        assert (said["versions"], said["git"]) == (surroundings()["versions"], surroundings()["git"])
 
 
 def test_embedding_needs_no_labels(pictures, tmp_path):
@@ -162,7 +187,63 @@ def test_export_shows_the_check_and_the_lines_to_copy(run_dir, tmp_path, capsys)
     said = capsys.readouterr().out
     assert "largest difference of the outputs │ 0" in said
     assert "network.load_state_dict(load_file(" in said
-    assert surnia("evaluate", "knn", out, "--help") == 0
+    network = torchvision.models.resnet18()
+    network.fc = torch.nn.Identity()
+    network.load_state_dict(load_file(out))
+
+
+def test_export_names_matched_and_unmatched_keys(run_dir, tmp_path, capsys):
+    assert surnia("export", run_dir, "--to", "torchvision", "--out", tmp_path / "backbone.safetensors") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "Matched: conv1.weight, bn1.* (5), layer1.* (24), layer2.* (30), layer3.* (30), layer4.* (30)." in said, said
+    assert "Unmatched: none." in said
+    assert "Left behind: method.projector.0.weight." in said
+
+
+def test_an_exported_backbone_is_judged_like_the_run_it_came_from(pictures, run_dir, tmp_path):
+    surnia("export", run_dir, "--to", "torchvision", "--out", tmp_path / "backbone.safetensors")
+    results = []
+    for i, source in enumerate((run_dir, tmp_path / "backbone.safetensors")):
+        assert surnia("evaluate", "knn", source, "--data", pictures, "--out", tmp_path / f"{i}.json") == 0
+        results.append(json.loads((tmp_path / f"{i}.json").read_text()))
+    assert results[0]["top1"] == results[1]["top1"]
+    assert results[0]["size"] == results[1]["size"] == 32
+
+
+def test_results_say_command_versions_and_revision(pictures, tmp_path):
+    out = tmp_path / "r.json"
+    assert surnia("evaluate", "knn", "pixels", "--data", pictures, "--out", out) == 0
+    result, around = json.loads(out.read_text()), surroundings()
+    assert result["command"] == [
+        "surnia", "evaluate", "knn", "pixels", "--data", str(pictures), "--out", str(out)
+    ]  # fmt: skip
+    assert (result["versions"], result["git"]) == (around["versions"], around["git"])
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "there"),
+    [
+        (["evaluate", "knn", "pixels", "--data", "{pictures}"], "r.json", "r.json"),
+        (["embed", "pixels", "--data", "{pictures}"], "f.npz", "f.npz"),
+        (["embed", "pixels", "--data", "{pictures}"], "f.npz", "f.csv"),
+        (["export", "{run_dir}", "--to", "torchvision"], "b.safetensors", "b.safetensors"),
+    ],
+)
+def test_nothing_is_replaced_unless_told(pictures, run_dir, tmp_path, capsys, command, name, there):
+    (tmp_path / there).write_text("mine")
+    words = [word.format(pictures=pictures, run_dir=run_dir) for word in command]
+    assert surnia(*words, "--out", tmp_path / name) == 2
+    said = capsys.readouterr().err
+    assert said == f"command line: --out  {tmp_path / there} exists already; give another name, or add --overwrite\n"
+    assert (tmp_path / there).read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+    assert surnia(*words, "--out", tmp_path / name, "--overwrite") == 0
+    assert (tmp_path / there).read_bytes() != b"mine"
+
+
+def test_a_folder_is_no_place_for_a_result(pictures, tmp_path, capsys):
+    assert surnia("evaluate", "knn", "pixels", "--data", pictures, "--out", tmp_path, "--overwrite") == 2
+    assert "is a folder; give the name of a file" in capsys.readouterr().err
 
 
 def test_a_refused_export_leaves_nothing(run_dir, tmp_path, capsys):
