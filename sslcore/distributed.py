@@ -24,12 +24,6 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-def barrier() -> None:
-    """Wait until every process has come here."""
-    if is_distributed():
-        dist.barrier()
-
-
 @torch.no_grad()
 def all_reduce_sum(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Sums over the processes, one per tensor; the arguments stay as they are.
@@ -43,17 +37,6 @@ def all_reduce_sum(*tensors: Tensor) -> tuple[Tensor, ...]:
 def all_reduce_amax(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Elementwise maxima over the processes, one per tensor; the arguments stay as they are."""
     return _all_reduce(tensors, "max")
-
-
-def all_reduce_max(flag: int) -> int:
-    """The largest of the processes' integers, e.g. whether any of them was told to stop.
-
-    Reads the result back to the host: not for the hot path.
-    """
-    if not is_distributed():
-        return flag
-    (largest,) = all_reduce_amax(torch.tensor(flag, device=_message_device()))
-    return int(largest)
 
 
 @torch.no_grad()
@@ -97,10 +80,3 @@ def _all_reduce(tensors: tuple[Tensor, ...], kind: str) -> tuple[Tensor, ...]:
         for i, part in zip(indices, message.split([tensors[i].numel() for i in indices]), strict=True):
             reduced[i] = part.view(tensors[i].shape)
     return tuple(reduced)
-
-
-def _message_device() -> torch.device:
-    """Where nccl wants its messages; gloo takes them from the CPU."""
-    if dist.get_backend() == "nccl":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")

@@ -48,7 +48,6 @@ def build_backbone(
     width: int = 32,
     in_channels: int = 3,
     size: int = 84,
-    zero_init_residual: bool = False,
 ) -> Backbone:
     """A backbone with random weights.
 
@@ -59,7 +58,6 @@ def build_backbone(
         width: of `tiny` and `pixel_encoder`: channels of the first convolution.
         in_channels: channels of an image.
         size: of `pixel_encoder`: side of the images, which its last layer is made for. The others take any size.
-        zero_init_residual: of ResNets: every residual branch starts as zero (Goyal et al. 2017).
 
     Raises:
         ValueError: the name or the stem is not one of these.
@@ -69,7 +67,7 @@ def build_backbone(
     if stem not in ("imagenet", "small"):
         raise ValueError(f'stem must be "imagenet" or "small", not {stem!r}')
     if name in _RESNETS:
-        return ResNet(name, stem=stem, in_channels=in_channels, zero_init_residual=zero_init_residual)
+        return ResNet(name, stem=stem, in_channels=in_channels)
     if name == "tiny":
         return TinyNet(width=width, in_channels=in_channels)
     if name == "pixel_encoder":
@@ -82,7 +80,7 @@ class ResNet(TorchvisionResNet, Backbone):
 
     Args:
         name: `"resnet18"`, `"resnet34"` or `"resnet50"`.
-        stem, in_channels, zero_init_residual: see `build_backbone`.
+        stem, in_channels: see `build_backbone`.
     """
 
     strides = (4, 8, 16, 32)
@@ -95,11 +93,9 @@ class ResNet(TorchvisionResNet, Backbone):
     layer4: nn.Module
     avgpool: nn.Module
 
-    def __init__(
-        self, name: str, *, stem: Stem = "imagenet", in_channels: int = 3, zero_init_residual: bool = False
-    ) -> None:
+    def __init__(self, name: str, *, stem: Stem = "imagenet", in_channels: int = 3) -> None:
         block, layers = _RESNETS[name]
-        super().__init__(block, layers, num_classes=1, zero_init_residual=zero_init_residual)
+        super().__init__(block, layers, num_classes=1)
         self.name = name
         self.channels = tuple(width * block.expansion for width in (64, 128, 256, 512))
         self.dim = self.channels[-1]

@@ -54,7 +54,6 @@ def mlp_head(
     norm: bool = True,
     last_norm: bool = False,
     last_affine: bool = True,
-    last_bias: bool | None = None,
 ) -> nn.Sequential:
     """The usual head: linear layers with batch norm and relu between them.
 
@@ -64,7 +63,6 @@ def mlp_head(
         norm: batch norm before every relu. MoCo v2 has none.
         last_norm: batch norm after the last layer too, as in SimSiam's and MoCo v3's projectors.
         last_affine: that last batch norm has a learned scale and offset.
-        last_bias: offset of the last layer; None: only without `last_norm`.
 
     Raises:
         ValueError: no width is given.
@@ -78,7 +76,7 @@ def mlp_head(
         raise ValueError("a head needs at least one width")
     hidden = [Layer(a, b, norm="batch" if norm else None, act="relu") for a, b in zip([in_dim, *widths], widths[:-1])]
     before = widths[-2] if len(widths) > 1 else in_dim
-    last = Layer(before, widths[-1], norm="batch" if last_norm else None, affine=last_affine, bias=last_bias)
+    last = Layer(before, widths[-1], norm="batch" if last_norm else None, affine=last_affine)
     return build_head([*hidden, last])
 
 

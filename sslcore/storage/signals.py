@@ -2,7 +2,7 @@
 
 Saving inside a handler (as training frameworks did) meets half-updated weights and, with several processes, collectives
 that do not match. So the handler does nothing but remember. Poll `received` after every step, in validation and between
-phases; with several processes agree on it (`distributed.all_reduce_max`) before acting.
+phases; with several processes agree on it (the largest of their flags) before acting.
 
 A trainer that installs handlers of its own when it starts must not win (Lightning's makes it leave with an exception
 after the batch): enter `StopSignals` after that, in Lightning's `on_train_start` (`on_fit_start` is too early), and

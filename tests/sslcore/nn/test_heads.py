@@ -26,7 +26,6 @@ def test_the_usual_heads():
     assert kinds(simsiam) == [nn.Linear, nn.BatchNorm1d, nn.ReLU] * 2 + [nn.Linear, nn.BatchNorm1d]
     assert simsiam[-1].weight is None
     assert simsiam[0].bias is None
-    assert mlp_head(8, [4], last_bias=False)[0].bias is None
     for head in (mlp_head(8, [16, 4]), mlp_head(8, [16, 4], norm=False), mlp_head(8, (4,)), mlp_head(8, [3, 5, 4])):
         assert head(torch.randn(3, 8)).shape == (3, 4)
 
