@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sslcore.ops.numerics import widened
+
 
 class Bilinear(nn.Module):
-    """similarity(q, k) = q^T W k.
+    """similarity(q, k) = q^T W k, in float32 also for half precision input and under autocast, as all scores are.
 
     W starts uniform in [0, 1), as in CURL's code. Its mean part, half the product of the two vectors' sums, vanishes
     for features that end in a fresh layer norm (their sum is zero), as CURL's do; for others it dominates at first.
@@ -33,11 +35,16 @@ class Bilinear(nn.Module):
 
     def project(self, query: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """(n, d) queries to (n, d) rows q W, whose dot products with keys are the similarities."""
-        return query @ self.weight
+        return _product(query, self.weight)
 
     def forward(self, query: Float[Tensor, "n d"], key: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         """(n, d) queries and (m, d) keys to (n, m) similarities."""
-        return self.project(query) @ key.T
+        return _product(self.project(query), key.T)
 
     def extra_repr(self) -> str:
         return f"dim={len(self.weight)}"
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    with torch.autocast(a.device.type, enabled=False):
+        return widened(a) @ widened(b)

@@ -31,6 +31,16 @@ def test_the_mean_of_the_matrix_does_nothing_after_a_fresh_layer_norm():
     torch.testing.assert_close(bilinear(features, features), centred(features, features), atol=1e-3, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_half_precision_and_autocast_are_computed_in_float32(dtype):
+    bilinear = Bilinear(50)
+    query, key = torch.randn(6, 50).to(dtype), torch.randn(7, 50).to(dtype)
+    expected = bilinear(query.float(), key.float()), bilinear.project(query.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = bilinear(query, key), bilinear.project(query)
+    torch.testing.assert_close(ours, expected)  # of the same dtype too
+
+
 def test_sizes_below_one_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         Bilinear(0)
