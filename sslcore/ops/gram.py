@@ -19,6 +19,10 @@ _KEEP_UP_TO = 2048
 # narrower ones waste less on the lower half of the blocks on the diagonal.
 _EDGE = 512
 _EDGE_OF_KEPT = 256
+# On a GPU the launches of a tile's kernels take longer than such a tile: larger ones (16 MB), though not as large as
+# without symmetry, because what a tile on the diagonal has below it is formed in vain.
+_EDGE_ON_GPU = 2048
+_EDGE_OF_KEPT_ON_GPU = 1024
 
 
 def gram_lse(
@@ -92,11 +96,17 @@ def pull_of_slice(
 ) -> Tensor:
     """(m, d) sum_j (g_i p_ij + g_j p_ji) z_j for rows z that are a slice of all_z; times the scale their gradient."""
     with matmuls_in(chosen_matmul_precision()), torch.autocast(z.device.type, enabled=False):
-        return gram_tiles.full_pull(g, lse, z, all_g, all_lse, all_z, scale, pairs, _EDGE)
+        return gram_tiles.full_pull(g, lse, z, all_g, all_lse, all_z, scale, pairs, _largest_edge(z.device, False))
 
 
-def _edge(n: int, chunk: int, keep: bool) -> int:
-    return chunk if chunk > 0 else min(_EDGE_OF_KEPT if keep else _EDGE, n)
+def _edge(n: int, device: torch.device, chunk: int, keep: bool) -> int:
+    return chunk if chunk > 0 else min(_largest_edge(device, keep), n)
+
+
+def _largest_edge(device: torch.device, keep: bool) -> int:
+    if device.type == "cuda":
+        return _EDGE_OF_KEPT_ON_GPU if keep else _EDGE_ON_GPU
+    return _EDGE_OF_KEPT if keep else _EDGE
 
 
 def _bounded(z: Tensor, scale: Tensor, similarity: str) -> bool:
@@ -122,7 +132,7 @@ def _gram_lse(
     kept = z.new_empty(n, n) if keep_exponentials else z.new_empty(0, 0)
     with matmuls_in(precision):
         if _bounded(z, scale, similarity):
-            edge = _edge(n, chunk, keep_exponentials)
+            edge = _edge(n, z.device, chunk, keep_exponentials)
             return gram_tiles.upper_sums(z, scale, pairs, edge, kept if keep_exponentials else None), kept
         lse, _ = shared_keys.lse_and_mean(z, z, scale, None, pairs, similarity, chunk, with_mean=False)
         return lse, kept
@@ -148,7 +158,7 @@ def _gram_lse_pull(
     precision: str,
 ) -> Tensor:
     pairs = Pairs(ids, ids, keep_equal, own_key=0)
-    edge = _edge(len(z), chunk, kept.numel() > 0)
+    edge = _edge(len(z), z.device, chunk, kept.numel() > 0)
     with matmuls_in(precision):
         if _bounded(z, scale, similarity):
             return gram_tiles.upper_pull(g, lse, z, scale, pairs, edge, kept if kept.numel() else None)

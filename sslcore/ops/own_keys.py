@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sslcore.ops.numerics import along_sphere, inverse_norms
-from sslcore.ops.tiles import TILE, Pairs, blocks, closed
+from sslcore.ops.tiles import Pairs, blocks, closed, tile_size
 
 
 def lse_and_mean(
@@ -56,7 +56,7 @@ def keys_gradient(
 
 
 def _rows(k: Tensor, chunk: int) -> int:
-    return chunk if chunk > 0 else max(1, TILE // max(1, k.shape[1] * k.shape[2]))
+    return chunk if chunk > 0 else max(1, tile_size(k.device) // max(1, k.shape[1] * k.shape[2]))
 
 
 def _scores(

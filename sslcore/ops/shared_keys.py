@@ -57,7 +57,7 @@ def lse_and_mean(
     scaled = q * scale
     lse = q.new_empty(n)
     mean = q.new_zeros(n if with_mean else 0, d)
-    rows, columns = tile_shape(n, len(k), chunk)
+    rows, columns = tile_shape(n, len(k), chunk, q.device)
     keys = _Keys(k, bias, similarity, columns, q.new_empty(rows * columns))
     bounded = bias is None and needs_no_shift(scale, q, k if similarity == "dot" else None)
     sums = _sums if bounded else _running_sums
@@ -87,7 +87,7 @@ def keys_gradient(
     lse = closed(lse)[:, None]
     dk = torch.empty_like(k)
     dbias = q.new_zeros(len(k))
-    rows, columns = tile_shape(len(q), len(k), chunk)
+    rows, columns = tile_shape(len(q), len(k), chunk, q.device)
     every = _Keys(k, bias, similarity, columns, q.new_empty(rows * columns))
     for j, keys, inverse in every.chunks():
         f = j + len(keys)

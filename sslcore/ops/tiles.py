@@ -15,7 +15,10 @@ SAFE_EXPONENT = 60.0
 FAINTEST = -80.0
 
 # A tile of 2^20 float32 is 4 MB: it stays in the caches of a few cores, and a product of that size runs at full rate.
-TILE = 2**20
+_TILE = 2**20
+# A GPU is through with such a tile before Python has launched the next kernels: there a tile must be some 100 us of
+# work, 2^24 float32 or 64 MB, and its memory, not a cache, is what bounds it.
+_TILE_ON_GPU = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,17 @@ def check_chunk(chunk: int | None) -> None:
         raise ValueError(f"chunk is the longest edge of a tile and must be at least 1, not {chunk}")
 
 
-def tile_shape(queries: int, keys: int, chunk: int) -> tuple[int, int]:
+def tile_size(device: torch.device) -> int:
+    """Numbers in a tile that suits the device."""
+    return _TILE_ON_GPU if device.type == "cuda" else _TILE
+
+
+def tile_shape(queries: int, keys: int, chunk: int, device: torch.device) -> tuple[int, int]:
     """(rows, columns) of a tile; `chunk` > 0 asks for at most chunk x chunk."""
     if chunk > 0:
         return min(chunk, max(queries, 1)), min(chunk, max(keys, 1))
-    rows = min(max(queries, 1), 512)
-    return rows, min(max(keys, 1), TILE // rows)
+    rows = min(max(queries, 1), 4096 if device.type == "cuda" else 512)
+    return rows, min(max(keys, 1), tile_size(device) // rows)
 
 
 def needs_no_shift(scale: Tensor, q: Tensor, k: Tensor | None) -> bool:
