@@ -8,12 +8,13 @@ features are, shares its work over the processes, and gives every process the sa
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sslcore.distributed import all_reduce_sum, rank, world_size
 from sslcore.losses import concentrations
+from sslcore.ops.numerics import unit
 
 _TILE = 1 << 24  # similarities held at a time: 64 MB
 _CACHED = 1 << 18  # numbers that are still in the cache when they are used next
@@ -29,9 +30,10 @@ class KMeansPrototypes(nn.Module):
 
     Attributes:
         vectors: (k, d) the centroids, of length 1; zeros before the first fit.
-        assignments: (N,) which centroid each row of the fitted features belongs to; empty before the first fit.
-        concentration: (k,) PCL's phi of each cluster, see `sslcore.losses.concentrations`; small for a dense cluster.
-            Ones before the first fit.
+        assignments: (N,) which centroid each row of the fitted features belongs to, -1 for rows that were left out;
+            empty before the first fit.
+        concentration: (k,) PCL's phi of each cluster, see `sslcore.losses.concentrations`: small for a dense cluster,
+            one on average. Ones before the first fit.
 
     Example:
         >>> prototypes = KMeansPrototypes(count=100, dim=128)
@@ -52,13 +54,10 @@ class KMeansPrototypes(nn.Module):
         self.register_buffer("assignments", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("concentration", torch.ones(count))
 
-    @property
-    def fitted(self) -> bool:
-        """Whether there has been a fit."""
-        return len(self.assignments) > 0
-
     @torch.no_grad()
-    def fit(self, features: Float[Tensor, "N d"], *, temperature: float = 1.0, iterations: int = 20) -> None:
+    def fit(
+        self, features: Float[Tensor, "N d"], *, valid: Bool[Tensor, " N"] | None = None, iterations: int = 20
+    ) -> None:
         """Cluster the rows by the angle between them.
 
         Starts from `count` different rows. A centroid that loses all its rows is put on the row that is farthest from
@@ -67,21 +66,30 @@ class KMeansPrototypes(nn.Module):
 
         Args:
             features: (N, d) of any length; only their directions count.
-            temperature: mean of the concentrations. `proto_nce` scales them itself, to a mean of its temperature.
+            valid: (N,) which rows to cluster; None for all. The others, such as those of images that could not be read,
+                are left out, and so are zero rows, which have no direction: they belong to no cluster (assignment -1).
             iterations: most rounds of assigning rows and moving centroids; fewer if no row changes its cluster.
 
         Raises:
-            ValueError: there are fewer rows than centroids, or a feature is not finite.
+            ValueError: there are fewer rows to cluster than centroids, one of them is not finite, or `valid` is not one
+                per row.
         """
         if iterations < 1:
             raise ValueError(f"k-means needs at least one iteration, not {iterations}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, not {temperature}")
-        if len(features) < self.count:
-            raise ValueError(f"{len(features)} features cannot make {self.count} clusters: ask for fewer clusters")
-        if not features.isfinite().all():
+        if valid is not None and valid.shape != features.shape[:1]:
+            raise ValueError(f"valid must be one per feature, ({len(features)},), not {tuple(valid.shape)}")
+        rows = features.to(self.vectors)
+        if valid is not None:
+            valid = valid.to(rows.device)
+            rows = rows[valid]
+        if not rows.isfinite().all():
             raise ValueError("features to be clustered must be finite: the encoder gave NaN or infinity")
-        rows = normalize(features.to(self.vectors), dim=1)
+        rows = unit(rows)
+        directed = rows.any(dim=1)
+        if not directed.all():
+            rows = rows[directed]
+        if len(rows) < self.count:
+            raise ValueError(f"{len(rows)} features cannot make {self.count} clusters: ask for fewer clusters")
         chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))[: self.count]
         self.vectors.copy_(rows[chosen.to(rows.device)])
 
@@ -91,8 +99,9 @@ class KMeansPrototypes(nn.Module):
             before, (nearest, similarity) = nearest, self._assign(rows)
             if torch.equal(before, nearest):
                 break
-        self.assignments = nearest
-        self.concentration.copy_(temperature * concentrations(rows, self.vectors, nearest))
+        self.concentration.copy_(concentrations(rows, self.vectors, nearest))
+        clustered = directed if valid is None else valid.masked_scatter(valid, directed)
+        self.assignments = nearest.new_full((len(features),), -1).masked_scatter_(clustered, nearest)
 
     def _assign(self, rows: Float[Tensor, "N d"]) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
         """The most similar centroid of every row, and how similar it is.

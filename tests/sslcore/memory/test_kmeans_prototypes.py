@@ -1,3 +1,5 @@
+import inspect
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -27,9 +29,9 @@ def step_by_loops(rows, vectors):
     return moved, nearest
 
 
-def fitted(count, features, seed=0, temperature=0.2, iterations=20):
+def fitted(count, features, seed=0, valid=None, iterations=20):
     prototypes = KMeansPrototypes(count, features.shape[1], seed=seed)
-    prototypes.fit(features, temperature=temperature, iterations=iterations)
+    prototypes.fit(features, valid=valid, iterations=iterations)
     return prototypes
 
 
@@ -77,6 +79,31 @@ def test_empty_clusters_get_new_rows():
         assert ours.assignments.bincount(minlength=4).tolist() == [10] * 4, seed
 
 
+@pytest.mark.parametrize("left_out", ["not valid", "zero", "both"])
+def test_rows_that_are_left_out_change_nothing_and_belong_to_no_cluster(left_out):
+    features = torch.randn(40, 4)
+    among = torch.randperm(50)[:40].sort().values
+    valid = torch.zeros(50, dtype=torch.bool).index_fill(0, among, True)
+    everything = torch.full((50, 4), {"zero": 0.0}.get(left_out, torch.nan)).index_copy(0, among, features)
+    if left_out == "both":
+        everything[among[:2]] = 0  # zero rows among the valid ones
+        features, among = features[2:], among[2:]
+    alone, ours = fitted(5, features), fitted(5, everything, valid=None if left_out == "zero" else valid)
+    assert torch.equal(ours.vectors, alone.vectors)
+    assert torch.equal(ours.concentration, alone.concentration)
+    assert torch.equal(ours.assignments[among], alone.assignments)
+    assert (ours.assignments == -1).sum() == 50 - len(among)
+
+
+def test_no_centroid_starts_or_lands_on_a_zero_row():
+    # The directions take turns with zero rows, which are less similar to every centroid than any other row.
+    features = torch.stack([torch.eye(4).repeat(5, 1), torch.zeros(20, 4)], dim=1).reshape(40, 4)
+    for seed in range(8):
+        ours = fitted(4, features, seed)
+        torch.testing.assert_close(ours.vectors.norm(dim=1), torch.ones(4))
+        assert ours.assignments[::2].bincount(minlength=4).tolist() == [5] * 4, seed
+
+
 def test_rows_that_cancel_out_leave_a_finite_centroid():
     ours = fitted(1, torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
     torch.testing.assert_close(ours.vectors.norm(dim=1), torch.ones(1))
@@ -109,23 +136,21 @@ def test_all_similarities_are_never_held_at_once(monkeypatch):
 def test_fit_reports_the_concentrations_of_its_clusters():
     features, truth = blobs(2, 50, 8, 0.0)
     features[truth == 0] += 0.3 * torch.randn(50, 8) * features[truth == 0].norm(dim=1, keepdim=True)
-    ours = fitted(2, features, temperature=0.3)
+    ours = fitted(2, features)
     loose = ours.assignments[truth == 0][0]
     assert ours.concentration[loose] > 5 * ours.concentration[1 - loose]
-    assert ours.concentration.mean().item() == pytest.approx(0.3)
+    assert ours.concentration.mean().item() == pytest.approx(1.0)
     expected = concentrations(normalize(features, dim=1), ours.vectors, ours.assignments)
-    torch.testing.assert_close(ours.concentration, 0.3 * expected)
+    torch.testing.assert_close(ours.concentration, expected)
 
 
 def test_the_state_has_the_assignments_whatever_their_number():
-    assert not KMeansPrototypes(3, 4).fitted
     ours, copy = fitted(3, torch.randn(20, 4)), fitted(3, torch.randn(11, 4))
     copy.load_state_dict(ours.state_dict())
-    assert copy.fitted
     for name, buffer in ours.state_dict().items():
         assert torch.equal(buffer, copy.state_dict()[name]), name
     copy.load_state_dict(KMeansPrototypes(3, 4).state_dict())
-    assert not copy.fitted
+    assert len(copy.assignments) == 0
 
 
 def test_half_precision_features_are_clustered_in_float32():
@@ -144,5 +169,11 @@ def test_what_cannot_be_clustered_is_refused():
         KMeansPrototypes(0, 2)
     with pytest.raises(ValueError, match="at least one iteration"):
         fitted(1, torch.eye(2), iterations=0)
-    with pytest.raises(ValueError, match="temperature must be above 0"):
-        fitted(1, torch.eye(2), temperature=0.0)
+    with pytest.raises(ValueError, match="2 features cannot make 3 clusters"):
+        fitted(3, torch.eye(4), valid=torch.tensor([True, False, False, True]))
+    with pytest.raises(ValueError, match="1 features cannot make 2 clusters"):
+        fitted(2, torch.tensor([[1.0, 0], [0, 0]]))
+    with pytest.raises(ValueError, match=r"one per feature, \(2,\), not \(3,\)"):
+        inspect.unwrap(KMeansPrototypes.fit)(
+            KMeansPrototypes(1, 2), torch.eye(2), valid=torch.ones(3, dtype=torch.bool)
+        )

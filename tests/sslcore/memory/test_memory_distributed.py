@@ -28,7 +28,7 @@ def run(rank, world):
         means.update(x[share], labels[share])
 
     kmeans = KMeansPrototypes(300, 8)  # with chunks of 700 rows, so that both processes have some
-    kmeans.fit(torch.randn(3000, 8, generator=generator), temperature=0.2)
+    kmeans.fit(torch.randn(3000, 8, generator=generator))
     refusal = ""
     try:
         FeatureQueue(10, 4).push(torch.randn(6, 4))
