@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sslcore.distributed import all_reduce_sum, is_distributed, world_size
+from sslcore.losses.common import check_prototypes
 from sslcore.ops.numerics import widened
 
 
@@ -18,38 +20,51 @@ def hinge_clustering(
     *,
     margin: float,
     valid: Bool[Tensor, " k"] | None = None,
+    gather: bool = True,
 ) -> Float[Tensor, ""]:
-    """Mean over rows of sum_j l_ij: D_ij for the row's own class, max(0, margin - D_ij) for the others.
+    """Mean over rows with a class of sum_j l_ij: D_ij for the row's own class, max(0, margin - D_ij) for the others.
 
     D is the Euclidean distance, whatever the margin (ORE's code passes its margin as the order of the norm). Summed
     over classes and averaged over rows, as the equation says (its code averages over both).
 
     Args:
         features: (n, d), not normalised.
-        labels: (n,) in [0, k).
+        labels: (n,) in [0, k); a row with a negative label has no class, as in `ClassMeans` and `FeatureQueue`: it
+            contributes 0 and does not count in the mean.
         prototypes: (k, d), e.g. the vectors of `ClassMeans`; they get gradients if they ask for them.
         margin: distance, in the units of the features, beyond which other prototypes no longer repel.
         valid: (k,) which prototypes stand for a class already; the others neither repel nor attract.
+        gather: with several processes, divide by the mean number of rows with a class that a process has, so that the
+            mean of the processes' losses is that of the whole batch; all processes must then call the loss.
 
     Returns:
-        The loss; 0 for no rows. Where a feature sits on a prototype (closer than rounding can tell) the distance has
-        no direction and its gradient is 0.
+        The loss; 0 if no row has a class. Where a feature sits on a prototype (closer than rounding can tell) the
+        distance has no direction and its gradient is 0.
 
     Raises:
-        ValueError: shapes do not belong together, or the margin is not positive.
+        ValueError: shapes do not belong together, the margin is not positive, or, on the CPU, a label is not below the
+            number of prototypes (on a GPU: a device-side assertion).
     """
-    if features.dim() != 2 or prototypes.dim() != 2 or features.shape[1] != prototypes.shape[1]:
-        raise ValueError(
-            "features (n, d) need prototypes (k, d) of the same d, "
-            f"not {tuple(features.shape)} and {tuple(prototypes.shape)}"
-        )
+    check_prototypes(features, prototypes)
     if labels.shape != features.shape[:1]:
         raise ValueError(f"labels must be one per feature, ({len(features)},), not {tuple(labels.shape)}")
     if valid is not None and valid.shape != prototypes.shape[:1]:
         raise ValueError(f"valid must be one per prototype, ({len(prototypes)},), not {tuple(valid.shape)}")
     if not margin > 0:
         raise ValueError(f"margin is a distance and must be positive, not {margin}")
-    return _HingeClustering.apply(widened(features), labels, widened(prototypes), float(margin), valid)
+    if labels.device.type == "cpu" and len(labels) and int(labels.max()) >= len(prototypes):
+        raise ValueError(f"label {int(labels.max())} has no prototype: there are {len(prototypes)}")
+    x = widened(features)
+    count = _mean_count(labels, x.dtype, gather and is_distributed())
+    return _HingeClustering.apply(x, labels, widened(prototypes), float(margin), valid, count)
+
+
+def _mean_count(labels: Tensor, dtype: torch.dtype, gather: bool) -> Tensor:
+    """Rows with a class, a process; the smallest number that is no zero where there are none."""
+    count = (labels >= 0).sum().to(dtype)
+    if gather:
+        count = all_reduce_sum(count)[0] / world_size()
+    return count.clamp(min=1 / world_size())
 
 
 class _HingeClustering(torch.autograd.Function):
@@ -59,9 +74,11 @@ class _HingeClustering(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, features: Tensor, labels: Tensor, prototypes: Tensor, margin: float, valid: Tensor | None):
+    def forward(
+        ctx, features: Tensor, labels: Tensor, prototypes: Tensor, margin: float, valid: Tensor | None, count: Tensor
+    ):
         with torch.autocast(features.device.type, enabled=False):
-            loss, weights = _loss_and_weights(features, labels, prototypes, margin, valid)
+            loss, weights = _loss_and_weights(features, labels, prototypes, margin, valid, count)
         ctx.save_for_backward(features, prototypes, weights)
         return loss
 
@@ -76,26 +93,26 @@ class _HingeClustering(torch.autograd.Function):
                 of_features = torch.addmm(features * weights.sum(1, keepdim=True), weights, prototypes, alpha=-1)
             if ctx.needs_input_grad[2]:
                 of_prototypes = torch.addmm(prototypes * weights.sum(0)[:, None], weights.T, features, alpha=-1)
-        return of_features, None, of_prototypes, None, None
+        return of_features, None, of_prototypes, None, None, None
 
 
 def _loss_and_weights(
-    features: Tensor, labels: Tensor, prototypes: Tensor, margin: float, valid: Tensor | None
+    features: Tensor, labels: Tensor, prototypes: Tensor, margin: float, valid: Tensor | None, count: Tensor
 ) -> tuple[Tensor, Tensor]:
-    rows = max(len(features), 1)
     lengths = features.square().sum(1, keepdim=True) + prototypes.square().sum(1)
     squared = torch.addmm(lengths, features, prototypes.T, alpha=-2)
     # A difference of large numbers: below this it is rounding, and its root no distance.
     nothing = squared <= 4 * torch.finfo(squared.dtype).eps * lengths
     distance = squared.masked_fill_(nothing, 0).sqrt_()
 
-    own = torch.zeros_like(nothing).scatter_(1, labels[:, None], True)
-    pushed = ~own & (distance < margin)
+    has_class = labels[:, None] >= 0
+    own = torch.zeros_like(nothing).scatter_(1, labels.clamp(min=0)[:, None], has_class)
+    pushed = ~own & has_class & (distance < margin)
     if valid is not None:
         own &= valid
         pushed &= valid
     loss = torch.where(own, distance, 0).sum() + torch.where(pushed, margin - distance, 0).sum()
 
     direction = own.to(distance.dtype) - pushed.to(distance.dtype)
-    weights = direction.div_(distance.masked_fill(nothing, torch.inf)).div_(rows)
-    return loss / rows, weights
+    weights = direction.div_(distance.masked_fill(nothing, torch.inf)).div_(count)
+    return loss / count, weights

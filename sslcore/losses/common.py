@@ -44,6 +44,15 @@ def projected(query: Tensor, similarity: Similarity) -> Tensor | None:
     return None
 
 
+def check_prototypes(features: Tensor, prototypes: Tensor) -> None:
+    """Raise a ValueError unless features are (n, d) and prototypes (k, d) with the same d."""
+    if features.dim() != 2 or prototypes.dim() != 2 or features.shape[1] != prototypes.shape[1]:
+        raise ValueError(
+            "features (n, d) need prototypes (k, d) of the same d, "
+            f"not {tuple(features.shape)} and {tuple(prototypes.shape)}"
+        )
+
+
 def check_same_shape(**tensors: Tensor) -> None:
     """Raise a ValueError naming the arguments unless all have one and the same (n, d) shape."""
     shapes = {name: tuple(x.shape) for name, x in tensors.items()}

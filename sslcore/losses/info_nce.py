@@ -46,14 +46,15 @@ def info_nce(
         query_ids, negative_ids: (n,) and (k,) or (n, k); negatives with the id of the query are left out. With
             negatives=None give query_ids only: rows with equal ids are no negatives of each other.
         gather: with several processes and negatives=None, take the other positives of all of them; all processes must
-            then call the loss and its backward. Their batches must be equally large.
+            then call the loss and its backward. Their batches must be equally large. A function without `project`
+            cannot do this, because only queries and keys travel, never matrices: give gather=False.
 
     Returns:
         The mean over this process's queries. A query without any negative contributes 0.
 
     Raises:
         ValueError: shapes do not belong together, the temperature is not positive, or the similarity has no `project`
-            where one is needed.
+            where one is needed: for negatives of each query, and for the positives of several processes.
 
     Example:
         >>> loss = info_nce(q, k, queue.features, temperature=0.2)
@@ -70,6 +71,11 @@ def info_nce(
     q = projected(query, similarity)
     if q is None:
         assert callable(similarity)
+        if negatives is None and gather and is_distributed():
+            raise ValueError(
+                "with several processes the similarity needs a method `project`, as nn.Bilinear has, to meet the "
+                "positives of all of them: give it one, or take gather=False"
+            )
         return _of_matrices(query, positive, negatives, scale, similarity, Pairs(query_ids, negative_ids))
 
     cosine = similarity == "cosine"

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sslcore.losses.common import inverse
+from sslcore.losses.common import check_prototypes, inverse
 from sslcore.ops.numerics import Scalar, unit, widened
 from sslcore.ops.row import lse_over_keys
 from sslcore.ops.tiles import Pairs
@@ -34,26 +34,25 @@ def proto_nce(
     Args:
         features: (n, d).
         prototypes: (k, d) centroids.
-        assignments: (n,) index of each feature's own centroid.
+        assignments: (n,) index of each feature's own centroid; a row with a negative one belongs to no cluster, as
+            `KMeansPrototypes.fit` says of what it left out, and contributes 0.
         temperature: mean of the phi, a positive number, or a tensor without dimensions if it is learned.
         concentration: (k,) positive, from `concentrations`; None for one temperature for all.
+
+    Returns:
+        The mean over all n rows.
 
     Raises:
         ValueError: shapes do not belong together, or the temperature is not positive.
     """
-    if features.dim() != 2 or prototypes.dim() != 2 or features.shape[1] != prototypes.shape[1]:
-        raise ValueError(
-            "features (n, d) need prototypes (k, d) of the same d, "
-            f"not {tuple(features.shape)} and {tuple(prototypes.shape)}"
-        )
-    if assignments.shape != features.shape[:1]:
-        raise ValueError(f"assignments must be one per feature, ({len(features)},), not {tuple(assignments.shape)}")
+    _check(features, prototypes, assignments)
     scale = inverse(temperature)
     v = unit(features)
+    clustered, own = assignments >= 0, assignments.clamp(min=0)
     if concentration is None:
-        of_own = (v * unit(prototypes[assignments])).sum(1)
+        of_own = (v * unit(prototypes[own])).sum(1)
         of_all = lse_over_keys(v, prototypes, scale, Pairs(), "cosine")
-        return of_all.mean() - (scale * of_own).mean()
+        return torch.where(clustered, of_all - scale * of_own, 0).mean()
 
     if concentration.shape != prototypes.shape[:1]:
         raise ValueError(
@@ -61,9 +60,15 @@ def proto_nce(
         )
     # A temperature for each key is a length for each key.
     c = unit(prototypes) * (concentration.mean() / concentration)[:, None]
-    of_own = (v * c[assignments]).sum(1)
+    of_own = (v * c[own]).sum(1)
     of_all = lse_over_keys(v, c, scale, Pairs(), "dot")
-    return of_all.mean() - (scale * of_own).mean()
+    return torch.where(clustered, of_all - scale * of_own, 0).mean()
+
+
+def _check(features: Tensor, prototypes: Tensor, assignments: Tensor) -> None:
+    check_prototypes(features, prototypes)
+    if assignments.shape != features.shape[:1]:
+        raise ValueError(f"assignments must be one per feature, ({len(features)},), not {tuple(assignments.shape)}")
 
 
 @torch.no_grad()
@@ -83,9 +88,16 @@ def concentrations(
     Args:
         features: (n, d) as they were clustered (unit rows for spherical k-means).
         prototypes: (k, d) centroids.
-        assignments: (n,) index of each feature's centroid.
-        smoothing: alpha, keeps small clusters from extreme values.
+        assignments: (n,) index of each feature's centroid, in [0, k).
+        smoothing: alpha, above 0, keeps small clusters from extreme values.
+
+    Returns:
+        (k,) positive, in float32 for bf16 and fp16 features, else in their dtype; without gradient.
+
+    Raises:
+        ValueError: shapes do not belong together.
     """
+    _check(features, prototypes, assignments)
     x = widened(features)
     distances = (x - widened(prototypes)[assignments]).norm(dim=1)
     zeros = x.new_zeros(len(prototypes))
@@ -93,19 +105,7 @@ def concentrations(
     sizes = zeros.index_add(0, assignments, torch.ones_like(distances))
     phi = torch.where(sizes > 1, sums / (sizes * (sizes + smoothing).log()).clamp(min=1e-12), 0)
     phi = torch.where(sizes > 1, phi, phi.max())
-    low, high = _percentiles(phi, 0.1, 0.9)
+    low, high = torch.quantile(phi, phi.new_tensor([0.1, 0.9]))
     phi = phi.clamp(low, high)
     mean = phi.mean()
     return torch.where(mean > 0, phi / mean, 1.0)
-
-
-def _percentiles(values: Tensor, *fractions: float) -> list[Tensor]:
-    """Percentiles with linear interpolation; `torch.quantile` refuses more than 16 million values."""
-    ascending = values.sort().values
-    found = []
-    for fraction in fractions:
-        position = fraction * (len(values) - 1)
-        below = int(position)
-        above = min(below + 1, len(values) - 1)
-        found.append(torch.lerp(ascending[below], ascending[above], position - below))
-    return found

@@ -55,6 +55,26 @@ def test_prototypes_that_are_not_valid_do_not_repel():
     torch.testing.assert_close(features.grad, torch.tensor([[0.0, -1.0]]))
 
 
+def test_rows_without_a_class_contribute_nothing_and_do_not_count():
+    features, labels, prototypes = inputs()
+    labels[1], labels[4] = -1, -7
+    loss = hinge_clustering(features, labels, prototypes, margin=2.5)
+    gradients = torch.autograd.grad(loss, (features, prototypes))
+    known = labels >= 0
+    alone = hinge_clustering(features[known], labels[known], prototypes, margin=2.5)
+    torch.testing.assert_close(loss, alone)
+    torch.testing.assert_close(gradients, torch.autograd.grad(alone, (features, prototypes)))
+    assert not gradients[0][~known].any()
+
+
+def test_no_row_has_a_class():
+    features, labels, prototypes = inputs()
+    loss = hinge_clustering(features, torch.full_like(labels, -1), prototypes, margin=2.5)
+    loss.backward()
+    assert loss == 0
+    assert not features.grad.any() and not prototypes.grad.any()
+
+
 def test_features_on_their_prototype_get_no_gradient():
     prototypes = torch.randn(4, 2048).relu()
     features = prototypes[[1, 3]].clone().requires_grad_()
@@ -86,6 +106,7 @@ def test_half_precision_and_autocast_are_computed_in_float32(dtype):
         ({"prototypes": torch.randn(5, 3)}, "of the same d"),
         ({"labels": torch.zeros(3, dtype=torch.long)}, "one per feature"),
         ({"valid": torch.ones(4, dtype=torch.bool)}, "one per prototype"),
+        ({"labels": torch.tensor([0, 1, 2, 3, 4, 5])}, "label 5 has no prototype: there are 5"),
         ({"margin": -1.0}, "must be positive"),
     ],
 )

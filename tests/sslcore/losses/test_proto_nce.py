@@ -72,6 +72,19 @@ def test_concentrations_of_points_on_their_centroids_are_one():
     assert torch.equal(concentrations(prototypes[assignments], prototypes, assignments), torch.ones(3))
 
 
+@pytest.mark.parametrize("spread", [None, torch.tensor([0.5, 1.0, 1.5, 1.0], dtype=F64)])
+def test_rows_without_a_cluster_contribute_nothing(spread):
+    features, prototypes, assignments = inputs(5, 4, 3)
+    features.requires_grad_()
+    assignments[2] = -1
+    loss = proto_nce(features, prototypes, assignments, temperature=0.3, concentration=spread)
+    known = assignments >= 0
+    others = proto_nce(features[known], prototypes, assignments[known], temperature=0.3, concentration=spread)
+    torch.testing.assert_close(loss, others * 4 / 5)
+    (gradient,) = torch.autograd.grad(loss, features)
+    assert not gradient[2].any() and gradient[known].any()
+
+
 def test_gradcheck():
     features, prototypes, assignments = inputs(5, 4, 3)
     spread = torch.rand(4, dtype=F64) + 0.5
@@ -113,3 +126,14 @@ def test_what_does_not_fit_is_named(change, message):
     } | change
     with pytest.raises(ValueError, match=message):
         inspect.unwrap(proto_nce)(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("prototypes", "assignments", "message"),
+    [((6, 3), 40, "of the same d"), ((6, 5), 3, "one per feature")],
+)
+def test_concentrations_name_what_does_not_fit(prototypes, assignments, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(concentrations)(
+            torch.randn(40, 5), torch.randn(*prototypes), torch.zeros(assignments, dtype=torch.long)
+        )
