@@ -1,5 +1,6 @@
 """What a folder of images holds, seen through the same eyes as pretraining: recognised, counted, every file opened."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -50,8 +51,17 @@ class Finding:
 
     @property
     def images(self) -> int:
-        """Training images that can be used, as far as they were looked at."""
-        return self.splits.get("train", 0) - len(self.broken)
+        """Training images that can be used, at the least."""
+        return self.splits.get("train", 0) - self.broken_at_most
+
+    @property
+    def broken_at_most(self) -> int:
+        """How many training images may be broken: those that are, with room for chance where not all were opened."""
+        total = self.splits.get("train", 0)
+        if self.opened >= total or not self.broken:
+            return len(self.broken)
+        share = len(self.broken) / self.opened
+        return min(total, math.ceil(total * (share + 4 * math.sqrt(share / self.opened))))
 
     @property
     def side(self) -> int:

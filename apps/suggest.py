@@ -7,10 +7,12 @@ from typing import Any
 from apps.folder_check import Finding
 from apps.recipes import flow
 from sslcore.errors import DataError
-from sslcore.pretrain.recipe import Recipe
+from sslcore.pretrain.recipe import DataSettings, Recipe
 
 FEWEST = 16
 """Images below which nothing is suggested."""
+BAD_IMAGES = DataSettings().bad_images
+"""Broken images that a recipe allows without saying so."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,10 @@ def suggest(finding: Finding, machine: Machine) -> str:
             "thousands to be worth it); add images"
         )
     view, held = _sizes(finding, machine)
-    batch = _batch(finding.images)
+    batch, processes = _batch(finding.images, machine.gpus)
     epochs = _epochs(finding.images, batch, machine)
     values: dict[str, Any] = {
-        "method": _method(finding.images, batch, machine),
+        "method": _method(finding.images, batch, processes, machine),
         "backbone": _backbone(finding.images, view, machine),
         "data": _data(finding, held, machine),
         "views": [_view(view, finding.grey)],
@@ -46,9 +48,10 @@ def suggest(finding: Finding, machine: Machine) -> str:
         "epochs": epochs,
         "batch_size": batch,
         "precision": "bf16" if machine.gpus and machine.bf16 else "32",
+        **({"devices": processes} if processes < machine.gpus else {}),
     }
     Recipe.model_validate(values)
-    device = f"{machine.gpus} GPU(s)" if machine.gpus else f"a CPU with {machine.cores} cores"
+    device = f"{processes} GPU(s)" if machine.gpus else f"a CPU with {machine.cores} cores"
     head = [
         f"# {one_line(finding.title)}: {finding.images:,} images, shorter side {finding.side} pixels in the middle.",
         f"# For {device}. A beginning, not an optimum: rules of thumb for method, sizes and length.",
@@ -74,9 +77,13 @@ def _sizes(finding: Finding, machine: Machine) -> tuple[int, int | None]:
     return (96, None) if side <= 128 else (224, None)
 
 
-def _batch(images: int) -> int:
-    """A power of two up to 256 that leaves at least four steps an epoch."""
-    return max(4, 2 ** min(8, (images // 4).bit_length() - 1))
+def _batch(images: int, gpus: int) -> tuple[int, int]:
+    """Images a step, about a power of two up to 256 that leaves at least four steps an epoch; and the processes that
+    share it equally: one for each GPU, or one alone where a share would have fewer than 16 images."""
+    batch = max(4, 2 ** min(8, (images // 4).bit_length() - 1))
+    if gpus < 2 or batch < 16 * gpus:
+        return batch, 1
+    return batch // gpus * gpus, gpus
 
 
 def _epochs(images: int, batch: int, machine: Machine) -> int:
@@ -84,13 +91,22 @@ def _epochs(images: int, batch: int, machine: Machine) -> int:
     return max(1, min(1000, round(steps * batch / images)))
 
 
-def _method(images: int, batch: int, machine: Machine) -> dict[str, Any]:
+def _method(images: int, batch: int, processes: int, machine: Machine) -> dict[str, Any]:
     projector = [2048, 128] if machine.gpus else [256, 128]
-    if batch >= 128:
+    # With fewer than two parts of four images a share, batch norm would tell MoCo's queries their keys.
+    splits = next((n for n in (8, 4, 2) if batch // processes % n == 0 and batch // processes // n >= 4), 1)
+    if batch >= 128 or splits == 1:
         return {"name": "simclr", "temperature": 0.2, "projector": projector}
     # Too few negatives in a small batch: take them from a queue.
     queue = max(batch, min(4096, 2 ** ((images // 2).bit_length() - 1)))
-    return {"name": "moco", "temperature": 0.2, "momentum": 0.99, "queue": queue, "projector": projector}
+    return {
+        "name": "moco",
+        "temperature": 0.2,
+        "momentum": 0.99,
+        "queue": queue,
+        "projector": projector,
+        "norm_splits": splits,
+    }
 
 
 def _backbone(images: int, view: int, machine: Machine) -> dict[str, Any]:
@@ -102,7 +118,9 @@ def _backbone(images: int, view: int, machine: Machine) -> dict[str, Any]:
 
 def _data(finding: Finding, held: int | None, machine: Machine) -> dict[str, Any]:
     size = {"size": held} if held else {}
-    return {"kind": finding.kind, "path": str(finding.path.absolute()), **size, "workers": min(8, machine.cores)}
+    allowed = {"bad_images": finding.broken_at_most} if finding.broken_at_most > BAD_IMAGES else {}
+    path = str(finding.path.absolute())
+    return {"kind": finding.kind, "path": path, **size, "workers": min(8, machine.cores), **allowed}
 
 
 def _view(size: int, grey: bool) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 import gzip
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from apps import cli, doctor
+from apps import cli, doctor, yaml_source
 from apps.folder_check import Finding, inspect
 from apps.recipes import load
 from apps.suggest import Machine, suggest
 from sslcore.errors import DataError
-from sslcore.pretrain.recipe import Recipe
+from sslcore.pretrain.recipe import MoCoSettings, Recipe
+from sslcore.pretrain.run import build
 
 CPU, GPU = Machine(0, False, 2), Machine(1, True, 16)
 
@@ -212,7 +214,7 @@ def test_nothing_to_look_at(tmp_path, make):
 
 def finding(images, side, **more):
     return Finding(
-        "loose images", "folder", more.pop("path", "pictures"), {"train": images}, sizes=[(side, side)], **more
+        "loose images", "folder", more.pop("path", Path("pictures")), {"train": images}, sizes=[(side, side)], **more
     )
 
 
@@ -228,6 +230,50 @@ def test_every_suggestion_is_a_valid_recipe_that_fits(tmp_path, machine, images,
     assert recipe.backbone.name == "tiny" if machine is CPU else recipe.backbone.name.startswith("resnet")
     steps = recipe.epochs * images / recipe.batch_size
     assert steps <= (45_000 if machine is GPU else 10_000)
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 2, 3, 8])
+@pytest.mark.parametrize("images", [16, 40, 70, 130, 300, 1000, 60_000])
+def test_a_suggestion_starts_on_its_machine_and_no_statistics_give_pairs_away(tmp_path, gpus, images):
+    file = tmp_path / "r.yaml"
+    file.write_text(suggest(finding(images, 64, path=tmp_path), Machine(gpus, True, 4)))
+    recipe = load(str(file), [], Recipe).recipe
+    processes = max(1, gpus) if recipe.devices == "auto" else recipe.devices
+    assert processes <= max(1, gpus)
+    assert recipe.batch_size % processes == 0
+    if isinstance(recipe.method, MoCoSettings):
+        share = recipe.batch_size // processes
+        assert recipe.method.norm_splits > 1
+        assert share % recipe.method.norm_splits == 0
+        assert share // recipe.method.norm_splits >= 4
+
+
+def test_both_methods_are_suggested(tmp_path):
+    names = [
+        yaml_source.read_yaml(suggest(finding(n, 64, path=tmp_path), CPU), name="r").values["method"]["name"]
+        for n in (16, 100, 1000)
+    ]
+    assert names == ["simclr", "moco", "simclr"]
+
+
+def test_many_broken_images_do_not_keep_the_suggested_recipe_from_starting(surnia, tmp_path):
+    pictures(tmp_path / "p", 40)
+    for i in range(130):
+        (tmp_path / "p" / f"broken{i:03}.jpg").write_bytes(b"x")
+    code, _, _ = surnia("doctor", "--data", "p", "--write-recipe", "r.yaml")
+    assert code == 1
+    recipe = load("r.yaml", [], Recipe).recipe
+    assert recipe.data.bad_images == 130
+    assert len(build(recipe).images) == 40
+
+
+def test_broken_images_are_reckoned_from_those_that_were_opened():
+    found = finding(10_000, 64, opened=1000, broken=[("x", "broken")] * 50)
+    assert 500 < found.broken_at_most < 1000
+    assert found.images == 10_000 - found.broken_at_most
+    few = finding(100, 64, opened=100, broken=[("x", "broken")] * 3)
+    assert few.broken_at_most == 3
+    assert "bad_images" not in suggest(few, CPU), "the default allows them"
 
 
 def test_grey_images_get_no_changes_of_colour(tmp_path):
