@@ -37,6 +37,7 @@ def read_image(
     max_pixels: int = 100_000_000,
     max_bytes: int = 1 << 29,
     min_side: int | None = None,
+    alpha: bool = False,
 ) -> Image.Image:
     """An image file as 8-bit RGB, upright.
 
@@ -50,6 +51,7 @@ def read_image(
         max_bytes: a larger file is refused before any of it is read.
         min_side: if given, a JPEG may come back smaller by 2, 4 or 8 (the decoder then skips work), with both sides
             still at least this long if they were so before.
+        alpha: keep transparency: an image that has any comes as RGBA, any other as RGB.
 
     Raises:
         DataError: the file is missing, not such an image, damaged, or too large; path, reason and remedy are said.
@@ -61,8 +63,8 @@ def read_image(
             image.draft(None, (min_side, min_side))
         image.load()
         turn = _turn(image)
-        rgb = _to_rgb(image)
-        return rgb if turn is None else rgb.transpose(turn)
+        plain = _to_8_bits(image, alpha)
+        return plain if turn is None else plain.transpose(turn)
     except _Unsupported as error:
         raise DataError(f"cannot use {files.show_path(path)}: {error}") from None
     except Exception as error:  # decoders raise whatever the bytes make them raise
@@ -194,14 +196,14 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     return _TURNS.get(orientation) if type(orientation) is int else None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_8_bits(image: Image.Image, alpha: bool) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
         image = _from_16_bits(image)
     if image.mode == "F":
         raise _Unsupported("its pixels are floating-point numbers of unknown range; convert it to 8 or 16 bits")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, _BACKGROUND), rgba).convert("RGB")
+        return rgba if alpha else Image.alpha_composite(Image.new("RGBA", rgba.size, _BACKGROUND), rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

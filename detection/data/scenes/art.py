@@ -147,5 +147,5 @@ def _unreachable(reason: str) -> str:
     return (
         f"could not fetch the demo's art, the wheel of arcade {kenney.VERSION} ({reason}): where no package index can "
         f"be reached, copy arcade-{kenney.VERSION}-py3-none-any.whl there and set {WHEEL_VARIABLE}=/path/to/it.whl, "
-        "or use drawings of your own with --sprites DIR"
+        "or from Python give a folder of your own drawings, make_crops(..., sprites=folder)"
     )

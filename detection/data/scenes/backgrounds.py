@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from detection.data.scenes.catalogue import SPLITS, Split
 from sslcore.errors import DataError
+from sslcore.storage import read_image
 
 # Only files inside the wheels, nothing scikit-image would download. Not used: the coins (they are objects themselves),
 # the right half of the motorcycle's stereo pair, charts, and drawings.
@@ -28,7 +29,6 @@ _PLACES = {"skimage": "data", "sklearn": "datasets/images"}
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _MAX_SIDE = 1024
 _MIN_SIDE = 32
-_MAX_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ class Photographs:
         """
         root = Path(folder)
         if not root.is_dir():
-            raise DataError(f"{root} is not a folder: --backgrounds wants a folder of photographs")
+            raise DataError(f"{root} is not a folder: backgrounds= takes a folder of photographs")
         files = sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
         if len(files) < 3:
             raise DataError(f"{root} holds {len(files)} photographs: at least 3 are needed, one for each split")
@@ -118,16 +118,7 @@ class Photographs:
 
 def read_photograph(path: Path, name: str | None = None) -> Photograph:
     """Read one, upright, as RGB, at most 1 024 pixels a side. Raises DataError for what is no usable picture."""
-    try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP", "BMP", "TIFF")) as opened:
-            if opened.width * opened.height > _MAX_PIXELS:
-                raise DataError(f"{path} has {opened.width} x {opened.height} pixels: shrink it below {_MAX_PIXELS:,}")
-            opened.draft("RGB", (_MAX_SIDE, _MAX_SIDE))
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except DataError:
-        raise
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is no readable photograph ({error}): replace or remove it") from error
+    image = read_image(path, min_side=_MAX_SIDE)
     if min(image.size) < _MIN_SIDE:
         raise DataError(
             f"{path} is only {image.width} x {image.height}: a photograph needs at least {_MIN_SIDE} a side"
@@ -142,7 +133,7 @@ def _package_folder(package: str) -> Path:
         missing = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
         raise DataError(
             f"the demo's photographs ship with {missing}, which is not installed: run pip install {missing}, or "
-            "use your own with --backgrounds DIR"
+            "from Python give a folder of your own, make_crops(..., backgrounds=folder)"
         )
     return Path(spec.origin).parent
 
@@ -154,5 +145,6 @@ def _find(name: str, folders: Sequence[Path]) -> Photograph:
                 return read_photograph(folder / f"{name}{suffix}", name)
     raise DataError(
         f"the photograph {name} is not in the installed scikit-image: "
-        "run pip install --upgrade scikit-image, or use your own with --backgrounds DIR"
+        "run pip install --upgrade scikit-image, or from Python give a folder of your own, "
+        "make_crops(..., backgrounds=folder)"
     )

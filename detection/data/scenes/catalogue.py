@@ -14,9 +14,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sslcore.errors import DataError
+from sslcore.storage import read_image
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -134,7 +135,7 @@ class ArtCatalogue:
         """
         root = Path(folder)
         if not root.is_dir():
-            raise DataError(f"{root} is not a folder: --sprites wants a folder of class folders with transparent PNGs")
+            raise DataError(f"{root} is not a folder: sprites= takes a folder of class folders with transparent PNGs")
         files = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".png", ".webp") and p.is_file())
         files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(root).parts)]
         drawings = []
@@ -165,17 +166,9 @@ def split_of_group(group: int, groups: int) -> Split:
 
 def read_sprite(path: Path) -> npt.NDArray[np.uint8]:
     """A picture with transparency as uint8 (h, w, 4), cut to what is visible, at most 512 pixels a side."""
-    try:
-        with Image.open(path, formats=("PNG", "WEBP")) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise DataError(f"{path} has {image.width} x {image.height} pixels: shrink it below {_MAX_PIXELS:,}")
-            if not image.has_transparency_data:
-                raise DataError(f"{path} has no transparency: a sprite needs an alpha channel around its outline")
-            rgba = image.convert("RGBA")
-    except DataError:
-        raise
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is no readable PNG ({error}): replace or remove it") from error
+    rgba = read_image(path, max_pixels=_MAX_PIXELS, alpha=True)
+    if rgba.mode != "RGBA":
+        raise DataError(f"{path} has no transparency: a sprite needs an alpha channel around its outline")
     box = rgba.getchannel("A").point(lambda alpha: 255 * (alpha >= _VISIBLE)).getbbox()
     if box is None:
         raise DataError(f"{path} is wholly transparent: remove it")

@@ -49,6 +49,17 @@ def test_other_modes_become_rgb(tmp_path, mode):
     assert np.array_equal(pixels(saved(tmp_path, gray.convert(mode))), expected)
 
 
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
+def test_transparency_is_kept_where_asked_for(tmp_path, form):
+    rgba = np.dstack([RGB, RAMP[..., 1].astype(np.uint8)])
+    more = {"lossless": True, "exact": True} if form == "WEBP" else {}
+    clear = read_image(saved(tmp_path, Image.fromarray(rgba), format=form, **more), alpha=True)
+    assert clear.mode == "RGBA"
+    assert np.array_equal(np.asarray(clear), rgba)
+    assert read_image(saved(tmp_path, Image.fromarray(rgba).quantize(), "palette"), alpha=True).mode == "RGBA"
+    assert read_image(saved(tmp_path, Image.fromarray(RGB), "whole"), alpha=True).mode == "RGB"
+
+
 def test_sixteen_bits_are_scaled_not_cut(tmp_path):
     wide = np.array([[0, 128, 257, 32768, 65535, 65279]], np.uint16)
     expected = np.rint(wide / 257).astype(int)

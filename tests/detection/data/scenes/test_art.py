@@ -175,7 +175,7 @@ def test_an_unreachable_index_ends_in_one_sentence_with_the_ways_out(monkeypatch
     with pytest.raises(DataError, match=said) as caught:
         art.download_wheel(tmp_path, seconds=5)
     assert "SURNIA_ART_WHEEL=" in str(caught.value)
-    assert "--sprites DIR" in str(caught.value)
+    assert "sprites=folder" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

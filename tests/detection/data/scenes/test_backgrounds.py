@@ -38,7 +38,7 @@ def test_orientation_grey_and_size_are_taken_care_of(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [("x.jpg", b"nothing", "x.jpg is no readable photograph"), ("x.png", None, "x.png is only 8 x 8")],
+    [("x.jpg", b"nothing", "x.jpg is not an image that Surnia reads"), ("x.png", None, "x.png is only 8 x 8")],
 )
 def test_an_unusable_photograph_is_named(photographs, name, content, message):
     if content is None:
@@ -50,7 +50,7 @@ def test_an_unusable_photograph_is_named(photographs, name, content, message):
 
 
 def test_missing_folder_and_too_few_photographs_are_named(tmp_path):
-    with pytest.raises(DataError, match="is not a folder: --backgrounds"):
+    with pytest.raises(DataError, match="is not a folder: backgrounds="):
         Photographs.from_folder(tmp_path / "nowhere")
     Image.new("RGB", (64, 64)).save(tmp_path / "one.png")
     with pytest.raises(DataError, match="holds 1 photographs: at least 3"):
@@ -66,7 +66,7 @@ def test_one_photograph_in_two_splits_is_refused(photos):
 def test_without_scikit_image_the_line_that_installs_it_is_named(monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "skimage" else real(name))
-    with pytest.raises(DataError, match="pip install scikit-image"):
+    with pytest.raises(DataError, match=r"pip install scikit-image, or from Python .* backgrounds=folder"):
         Photographs.shipped()
 
 
@@ -90,3 +90,12 @@ def test_the_shipped_photographs_are_there_and_disjoint():
 
 def test_no_path_of_this_machine_is_in_a_name(photos):
     assert all(not Path(p.name).is_absolute() for p in photos.of("train"))
+
+
+def test_photographs_go_through_the_one_reader(photographs):
+    Image.fromarray(np.full((40, 40), 65535, np.uint16)).save(photographs / "wide.png")
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(photographs / "clear.png")
+    photos = Photographs.from_folder(photographs)
+    every = {p.name: p.pixels for split in ("train", "val", "test") for p in photos.of(split)}
+    assert every["wide.png"].min() == 255, "16 bits are scaled, not cut"
+    assert every["clear.png"].min() == 255, "transparent parts are put on white"

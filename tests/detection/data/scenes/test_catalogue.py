@@ -89,7 +89,7 @@ def test_a_palette_with_transparency_is_read(sprites):
     [
         (lambda f: Image.new("RGB", (9, 9)).save(f / "box" / "x.png"), "x.png has no transparency"),
         (lambda f: Image.new("RGBA", (9, 9)).save(f / "box" / "x.png"), "x.png is wholly transparent"),
-        (lambda f: files.write_bytes(f / "box" / "x.png", b"no picture"), "x.png is no readable PNG"),
+        (lambda f: files.write_bytes(f / "box" / "x.png", b"no picture"), "x.png is not an image that Surnia reads"),
         (lambda f: files.write_bytes(f / "x.png", b""), "x.png lies outside a class folder"),
         (lambda f: (f / "a/b/c").mkdir(parents=True) or files.write_bytes(f / "a/b/c/x.png", b""), "outside a class"),
     ],
@@ -101,7 +101,7 @@ def test_what_cannot_be_a_sprite_is_named(sprites, spoil, message):
 
 
 def test_missing_and_empty_folders_are_named(tmp_path):
-    with pytest.raises(DataError, match="is not a folder: --sprites"):
+    with pytest.raises(DataError, match="is not a folder: sprites="):
         ArtCatalogue.from_folder(tmp_path / "nowhere")
     with pytest.raises(DataError, match="holds no transparent PNG in a class folder"):
         ArtCatalogue.from_folder(tmp_path)
@@ -110,5 +110,5 @@ def test_missing_and_empty_folders_are_named(tmp_path):
 def test_a_truncated_png_is_named(sprites):
     whole = (sprites / "disc" / "disc1.png").read_bytes()
     (sprites / "disc" / "disc1.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"disc1\.png is no readable PNG"):
+    with pytest.raises(DataError, match=r"disc1\.png is damaged"):
         ArtCatalogue.from_folder(sprites)
