@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,7 +128,7 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[RawBatch]:
         """The rest of the epoch. Where it begins is looked up when the first batch is asked for, not before: Lightning
-        makes its iterator first and tells the epoch afterwards."""
+        makes its iterator first and restores the loader's state afterwards."""
         self._enter_epoch()
         epoch = self.epoch
         while self.epoch == epoch and self.position < len(self):
@@ -163,11 +163,6 @@ class TrainLoader:
             raise ValueError(f"epoch must not be negative, not {epoch}")
         if epoch != self.epoch:
             self.epoch, self.position = epoch, 0
-
-    @property
-    def sampler(self) -> Self:
-        """Lightning looks here for something with `set_epoch`, and calls it at the start of each epoch."""
-        return self
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch is, and the unreadable images counted so far; plain values."""

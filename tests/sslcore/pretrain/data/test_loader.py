@@ -87,9 +87,9 @@ def test_an_iterator_begins_where_the_loader_stands_when_it_is_first_asked():
 def test_the_epoch_can_be_set_from_outside_but_not_restarted():
     ours = loader()
     next(iter(ours))
-    ours.sampler.set_epoch(0)
+    ours.set_epoch(0)
     assert next(iter(ours)).step == 1
-    ours.sampler.set_epoch(5)
+    ours.set_epoch(5)
     assert next(iter(ours)).step == 10
     with pytest.raises(ValueError, match="negative"):
         ours.set_epoch(-1)
