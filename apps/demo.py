@@ -57,7 +57,7 @@ def run(run_dir: Path, *, command: list[str], seed: int = 0, steps: int | None =
         directory.set_status("stopped" if outcome.stopped else "finished")
         if outcome.stopped:
             console.print(f"Stopped. What was trained so far is in {run_dir}; `surnia demo` starts anew.")
-            return 130
+            return outcome.exit_code
 
         console.print("[bold]3/4[/] evaluating: raw pixels, the random network, the pretrained network")
         scores = evaluate(outcome, images, held_out, recipe)

@@ -18,7 +18,8 @@ MAY_CHANGE = {
     "probe.temperature", "probe.limit", "devices", "nodes", "threads", "checkpoint_every", "keep_checkpoints",
     "diagnostics",
 }  # fmt: skip
-"""Settings that may differ when a run is continued: they do not determine its weights."""
+"""Settings that may differ when a run is continued. Most have no part in its weights; devices, nodes and threads change
+rounding, and batch norm statistics that each process takes of its own share."""
 
 _WITH_VALUE, _PERHAPS_VALUE = {"--run"}, {"--resume", "--help-fields"}
 

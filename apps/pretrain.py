@@ -12,9 +12,9 @@ from rich.table import Table
 
 from apps.report import Page
 from apps.report.figures import curve
-from sslcore.pretrain.loop import Pretraining
+from sslcore.pretrain.loop import Plan, Pretraining
 from sslcore.pretrain.recipe import Recipe
-from sslcore.pretrain.run import Outcome, build, is_first_process, pretrain
+from sslcore.pretrain.run import Outcome, is_first_process, pretrain
 from sslcore.storage import RunDirectory
 
 DRY_STEPS = 5
@@ -22,7 +22,7 @@ RUN_DIR = "SURNIA_RUN_DIR"  # tells processes that Lightning starts which direct
 
 
 def run(recipe: Recipe, *, run_dir: Path, recipe_text: str, command: list[str], resume: bool, dry_run: bool) -> int:
-    """Train in `run_dir`; returns the process's exit code, 130 after a signal."""
+    """Train in `run_dir`; returns the process's exit code, 128 + n after signal n."""
     if dry_run:
         return rehearse(recipe)
     if not is_first_process():  # takes part, and leaves writing to the first
@@ -84,12 +84,15 @@ def write_report(recipe: Recipe, outcome: Outcome, run_dir: Path) -> None:
 
 
 def loss_section(page: Page, module: Pretraining, outcome: Outcome) -> None:
-    chance = module.method.chance(module.recipe.batch_size).get("loss")
-    level = (chance, f"chance {chance:.2f}") if chance is not None else None
-    caption = "Mean training loss."
-    if level:
-        caption += " The dashed line is its value when embeddings carry no information."
-    page.figures((curve(outcome.losses, x="step", y="loss", level=level), caption))
+    chance = module.method.chance(module.recipe.batch_size)
+    figures = []
+    for name, values in outcome.terms.items():
+        level = (chance[name], f"chance {chance[name]:.2f}") if name in chance else None
+        caption = f"Mean training loss{'' if name == 'loss' else f', {name} term'}."
+        if level:
+            caption += " The dashed line is its value when embeddings carry no information."
+        figures.append((curve(values, x="step", y=name, level=level), caption))
+    page.figures(*figures)
 
 
 def diagnostics_section(page: Page, outcome: Outcome) -> None:
@@ -121,11 +124,11 @@ def diagnostics_section(page: Page, outcome: Outcome) -> None:
 def rehearse(recipe: Recipe) -> int:
     """`--dry-run`: build everything, run a few steps, say what the whole run would take. Writes nothing."""
     short = recipe.model_copy(update={"max_steps": DRY_STEPS, "diagnostics": False, "probe": _no_probe(recipe)})
-    module = build(recipe)
-    plan = module.plan
     outcome = pretrain(short, None, quiet=True)
-    rate = outcome.images_per_second
-    seconds = plan.batches * recipe.batch_size / rate
+    if not is_first_process():
+        return 0
+    module, rate = outcome.module, outcome.images_per_second
+    plan = Plan(recipe, len(module.images))
 
     table = Table(title="Dry run: nothing was written", show_header=False, title_justify="left")
     table.add_row("images", f"{len(module.images):,}")
@@ -135,8 +138,12 @@ def rehearse(recipe: Recipe) -> int:
     table.add_row("learning rate", f"{recipe.learning_rate:g}")
     table.add_row(f"loss of the first {DRY_STEPS} steps", f"{outcome.losses[-1][1]:.3f}")
     table.add_row("memory", memory())
-    table.add_row("rate", f"about {rate:,.0f} images/s, the first step left out")
-    table.add_row("time for the run", f"about {duration(seconds)}, evaluations not counted")
+    if rate:
+        table.add_row("rate", f"about {rate:,.0f} images/s, the first step left out")
+        seconds = plan.batches * recipe.batch_size / rate
+        table.add_row("time for the run", f"about {duration(seconds)}, evaluations not counted")
+    else:
+        table.add_row("rate", "not known: the whole run is one batch")
     Console().print(table)
     return 0
 

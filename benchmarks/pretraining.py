@@ -97,6 +97,7 @@ def recipe_of(method: str, seed: int, arguments: argparse.Namespace) -> Recipe:
         f"--seed={seed}",
         f"--epochs={arguments.epochs}",
         "--probe.every_epochs=0",
+        "--devices=1",
         f"--threads={arguments.threads}",
     ]
     return load_recipe(name, Recipe, changes)[0]

@@ -36,15 +36,21 @@ class Meter(pl.Callback):
         self.run = run
         self.every = every
         self.quiet = quiet
-        self.losses: list[tuple[int, float]] = []
+        self.terms: dict[str, list[tuple[int, float]]] = {}
         self.first_step = 0
         self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}  # by term: one that begins after a warm-up is no mean over the batches before
         self._batches = 0
         self._since = 0.0
         self._first_end: float | None = None
         self._count = 0
         self.overall_rate = 0.0
         self._display: Display | None = None
+
+    @property
+    def losses(self) -> list[tuple[int, float]]:
+        """(step, loss) pairs."""
+        return self.terms.get("loss", [])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._since = time.perf_counter() - pl_module.paused
@@ -57,6 +63,7 @@ class Meter(pl.Callback):
     ) -> None:
         for name, value in outputs["terms"].items():
             self._sums[name] = self._sums.get(name, 0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
         self._batches += 1
         now = time.perf_counter() - pl_module.paused
         if self._first_end is None:
@@ -69,13 +76,14 @@ class Meter(pl.Callback):
             return
 
         names = list(self._sums)
-        means = all_reduce_sum(torch.stack([self._sums[name] for name in names]))[0] / world_size() / self._batches
-        values = dict(zip(names, means.tolist(), strict=True))
+        means = torch.stack([self._sums[name].float() / self._counts[name] for name in names])
+        values = dict(zip(names, (all_reduce_sum(means)[0] / world_size()).tolist(), strict=True))
         rate = self._batches * pl_module.recipe.batch_size / (now - self._since)
-        self._sums, self._batches, self._since = {}, 0, now
+        self._sums, self._counts, self._batches, self._since = {}, {}, 0, now
         epoch = (batch.step + 1) / pl_module.plan.steps_per_epoch
         check_finite(values, updates, epoch)
-        self.losses.append((updates, values["loss"]))
+        for name, value in values.items():
+            self.terms.setdefault(name, []).append((updates, value))
         record = {**values, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate}
         log(trainer, self.run, updates, epoch=epoch, **record)
         if self._display:
@@ -95,7 +103,7 @@ def check_finite(values: dict[str, float], updates: int, epoch: float) -> None:
     if bad:
         raise SurniaError(
             f"{bad[0]} is {values[bad[0]]} before step {updates} (epoch {epoch:.1f}): lower optimizer.lr, lengthen "
-            "optimizer.warmup_epochs, or use precision 32; the last checkpoint is from before and can be resumed"
+            "optimizer.warmup_epochs, or use precision 32 (what is not finite is never saved as a checkpoint)"
         )
 
 
@@ -228,15 +236,12 @@ class Watch(EpochCallback):
         health = self.measure(module, batch)
         self.history.append(health)
         log(trainer, self.run, trainer.global_step, epoch=epoch, **health.as_dict())
+        terms = {name: [value for _, value in values] for name, values in self.meter.terms.items()}
         chance = module.method.chance(module.recipe.batch_size)
-        losses = [loss for _, loss in self.meter.losses]
-        for sentence in verdict(
-            self.history, losses, chance=chance.get("loss"), epoch=epoch, method=module.recipe.method.name
-        ):
-            kind = sentence.split(":")[0]
-            if kind not in self._said:  # once is enough
-                self._said.add(kind)
-                self.say(sentence)
+        for sign in verdict(self.history, terms, chance=chance, epoch=epoch, method=module.recipe.method.name):
+            if sign.kind not in self._said:  # once is enough
+                self._said.add(sign.kind)
+                self.say(sign.sentence)
 
     def measure(self, module: Pretraining, batch: Batch) -> Health:
         """On the two full-size views of the batch just trained on: at most `limit` images, in eval mode."""

@@ -28,7 +28,7 @@ class FolderCheckpoints(CheckpointIO):
 
 
 class Checkpoints(pl.Callback):
-    """Saves every `every` optimiser steps, at each epoch's end, at the end of the run, and when a signal asks to stop.
+    """Saves every `every` optimiser steps, at the end of the run, and when a signal asks to stop.
 
     Signals only set a flag; this polls it after each batch, and all processes agree before any of them stops. A run
     stops between optimiser steps, never inside an accumulation, because gradients are not saved.
@@ -63,16 +63,16 @@ class Checkpoints(pl.Callback):
         stop = self.signals.received is not None
         if trainer.world_size > 1:
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        # An epoch that ends inside an accumulation is saved at the optimiser step that completes it.
-        epoch_ended = done // plan.steps_per_epoch > (done - accumulate) // plan.steps_per_epoch
-        if stop or epoch_ended or done == plan.batches or trainer.global_step % self.every == 0:
-            self.save(trainer, pl_module, outputs["loss"])
+        if stop or done == plan.batches or trainer.global_step % self.every == 0:
+            self.save(trainer, pl_module)
         if stop:
             self.stopped = True
             trainer.should_stop = True
 
-    def save(self, trainer: pl.Trainer, module: Any, loss: torch.Tensor) -> None:
-        if not bool(torch.isfinite(loss)):  # the sound checkpoint before it is worth more
+    def save(self, trainer: pl.Trainer, module: Any) -> None:
+        # Weights that are not finite are not saved: the sound checkpoint before them is worth more.
+        norms = torch.stack(torch._foreach_norm([p.detach() for p in module.method.parameters()]))
+        if not trainer.strategy.reduce_boolean_decision(bool(norms.isfinite().all()), all=True):
             return
         path = step_folder(self.folder, trainer.global_step)
         module.stream.loader.merge_bad()  # each process met its own share of the images

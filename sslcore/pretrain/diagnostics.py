@@ -7,9 +7,9 @@ lower its loss without learning, and only a probe on labels says how useful the 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -171,77 +171,98 @@ _CURES_COLLAPSE = {
 _CURES_COLLAPSE_ANY = "a lower learning rate, less weight decay, batch norm in the projector, a lower temperature"
 
 
+class Sign(NamedTuple):
+    """Something that is wrong with a run: what kind of thing, the same from epoch to epoch, and a sentence about it."""
+
+    kind: str
+    sentence: str
+
+
 def verdict(
     history: Sequence[Health],
-    losses: Sequence[float],
+    terms: Mapping[str, Sequence[float]],
     *,
-    chance: float | None,
+    chance: Mapping[str, float],
     epoch: float,
     method: str = "",
     patience: int = PATIENCE,
-) -> list[str]:
-    """What is wrong with a run, a sentence for each sign that has shown for `patience` epochs; empty when none has.
+) -> list[Sign]:
+    """What is wrong with a run, one `Sign` for each that has shown for `patience` epochs; empty when none has.
 
     What is not finite is told at once. The thresholds are `AT_CHANCE`, `COLLAPSED_STD` and `COLLAPSED_RANK`.
 
     Args:
         history: readings of the epochs seen so far, one an epoch, oldest first.
-        losses: values of the loss over the same epochs, evenly spaced, oldest first; any number of them.
-        chance: the loss of embeddings without information (`Method.chance`): ln(K + 1) with K negatives, ln(2n - 1) for
-            NT-Xent, ln(prototypes) for SwAV; None where chance says nothing, as with BYOL.
+        terms: for each term of the loss, its values over the same epochs, evenly spaced, oldest first.
+        chance: for terms that have one, the value of embeddings without information (`Method.chance`): ln(K + 1) with K
+            negatives, ln(2n - 1) for NT-Xent, ln(prototypes) for SwAV.
         epoch: epochs done since the beginning; more than `history` holds where a run was resumed.
         method: the method's name, for cures that fit.
         patience: epochs in a row.
     """
-    if broken := _not_finite(history, losses):
+    if broken := _not_finite(history, terms):
         return broken
-    return [
-        *_at_chance(losses, min(float(len(history)), epoch), chance, method, patience),
-        *_collapsed(history, method, patience),
+    epochs_seen = min(float(len(history)), epoch)
+    stuck = [
+        sign
+        for name, value in chance.items()
+        for sign in _at_chance(name, terms.get(name, ()), epochs_seen, value, method, patience)
     ]
+    return [*stuck, *_collapsed(history, method, patience)]
 
 
-def _not_finite(history: Sequence[Health], losses: Sequence[float]) -> list[str]:
+def _not_finite(history: Sequence[Health], terms: Mapping[str, Sequence[float]]) -> list[Sign]:
     cures = "a lower learning rate, a longer warm-up, precision 32 in place of 16"
-    if losses and not math.isfinite(losses[-1]):
-        return [f"the loss is {losses[-1]}: the run has diverged; usual cures: {cures}"]
+    for name, values in terms.items():
+        if values and not math.isfinite(values[-1]):
+            sentence = f"the {_called(name)} is {values[-1]}: the run has diverged; usual cures: {cures}"
+            return [Sign("diverged", sentence)]
     if history and not math.isfinite(history[-1].std):
-        return [f"the embeddings hold nan or infinite values: the run has diverged; usual cures: {cures}"]
+        sentence = f"the embeddings hold nan or infinite values: the run has diverged; usual cures: {cures}"
+        return [Sign("diverged", sentence)]
     return []
 
 
 def _at_chance(
-    losses: Sequence[float], epochs_seen: float, chance: float | None, method: str, patience: int
-) -> list[str]:
-    if chance is None or not losses:
+    name: str, values: Sequence[float], epochs_seen: float, chance: float, method: str, patience: int
+) -> list[Sign]:
+    if not values:
         return []
-    share = _in_a_row(losses, lambda loss: loss > (1 - AT_CHANCE) * chance) / len(losses)
+    share = _in_a_row(values, lambda value: value > (1 - AT_CHANCE) * chance) / len(values)
     epochs = round(share * epochs_seen, 1)
     if epochs < patience:
         return []
-    return [
-        f"the loss has stayed at chance ({losses[-1]:.2f} of {chance:.2f} = ln({round(math.exp(chance))})) "
-        f"for {epochs:g} epochs: the embeddings do not tell images apart; "
+    where = "above" if values[-1] > (1 + AT_CHANCE) * chance else "at"
+    sentence = (
+        f"the {_called(name)} has stayed {where} chance ({values[-1]:.2f} of {chance:.2f} = "
+        f"ln({round(math.exp(chance))})) for {epochs:g} epochs: the embeddings do not tell images apart; "
         f"usual cures: {_CURES_CHANCE.get(method, _CURES_CHANCE_ANY)}"
-    ]
+    )
+    return [Sign(f"{name} at chance", sentence)]
 
 
-def _collapsed(history: Sequence[Health], method: str, patience: int) -> list[str]:
+def _called(term: str) -> str:
+    return term if term == "loss" else f"{term} loss"
+
+
+def _collapsed(history: Sequence[Health], method: str, patience: int) -> list[Sign]:
     cures = _CURES_COLLAPSE.get(method, _CURES_COLLAPSE_ANY)
     epochs = _in_a_row(history, _is_a_point)
     if epochs >= patience:
         std, dim = history[-1].std, history[-1].dim
-        return [
+        sentence = (
             f"the embeddings have collapsed to a point: std {std:.2g} where {1 / math.sqrt(dim):.2g} = 1/sqrt({dim}) "
             f"would be an even spread, for {epochs} epochs; usual cures: {cures}"
-        ]
+        )
+        return [Sign("collapsed to a point", sentence)]
     epochs = _in_a_row(history, _is_a_line)
     if epochs >= patience:
         rank, most = history[-1].embedding_rank, min(history[-1].samples, history[-1].dim)
-        return [
+        sentence = (
             f"the embeddings have collapsed to few directions: RankMe {rank:.1f} of at most {most}, "
             f"for {epochs} epochs; usual cures: {cures}"
-        ]
+        )
+        return [Sign("collapsed to few directions", sentence)]
     return []
 
 

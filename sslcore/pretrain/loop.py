@@ -167,8 +167,9 @@ class Pretraining(pl.LightningModule):
     # --- what methods may ask for
 
     @torch.no_grad()
-    def embed_all(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """(N, d): `function` of every training image, centre-cropped, in the order of the data set, in eval mode.
+    def embed_all(self, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """(N, d): `function` of every training image, centre-cropped, in the order of the data set, in eval mode; and
+        (N,) bool, which images could be read.
 
         Every process embeds its share; the sum over processes fills the rows of the others.
         """
@@ -176,6 +177,7 @@ class Pretraining(pl.LightningModule):
         self.method.eval()
         shares = range(rank(), len(self.images), world_size())
         rows: Tensor | None = None
+        readable = torch.zeros(len(self.images), device=self.device)
         for views, _, ids in iterate_eval(
             self.images, self.eval_view, batch_size=self.recipe.batch_size, device=self.device,
             workers=self.recipe.data.workers, ids=shares,
@@ -184,10 +186,12 @@ class Pretraining(pl.LightningModule):
             if rows is None:
                 rows = values.new_zeros(len(self.images), values.shape[1], dtype=torch.float32)
             rows[ids] = values.float()
+            readable[ids] = 1
         self.method.train(training)
         if rows is None:
             raise SurniaError("there is no image to embed: every image of the training set is unreadable")
-        return all_reduce_sum(rows)[0]
+        rows, readable = all_reduce_sum(rows, readable)
+        return rows, readable > 0
 
     # --- optimiser
 

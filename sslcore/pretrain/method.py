@@ -66,8 +66,9 @@ class StepResult:
     terms: dict[str, Tensor] = field(default_factory=dict)
 
 
-Embedder = Callable[[Callable[[Tensor], Tensor]], Tensor]
-"""Maps a function of images, (n, c, s, s) -> (n, d), to its values on the whole training set, (N, d), by image."""
+Embedder = Callable[[Callable[[Tensor], Tensor]], tuple[Tensor, Tensor]]
+"""Maps a function of images, (n, c, s, s) -> (n, d), to its values on the whole training set, (N, d), by image; and
+(N,) which of them are values: images that cannot be read have none."""
 
 
 class Method(nn.Module):
@@ -76,10 +77,7 @@ class Method(nn.Module):
     Attributes:
         encoder: the backbone that is trained, evaluated and exported.
         projector: the head whose output the loss sees.
-        needs_labels: the loss reads `Batch.labels`.
     """
-
-    needs_labels = False
 
     def __init__(self, encoder: Backbone, projector: nn.Module) -> None:
         super().__init__()
@@ -95,7 +93,7 @@ class Method(nn.Module):
 
     @abstractmethod
     def step(self, batch: Batch) -> StepResult:
-        """The loss of a batch."""
+        """The loss of a batch: 0-d, the mean over this process's images, with the complete gradient of its rows."""
 
     def before_optimizer(self, progress: Progress) -> None:
         """Gradients are complete, the optimiser has not moved: the place to freeze something."""

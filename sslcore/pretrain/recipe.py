@@ -6,7 +6,7 @@ The text under a field is its help on the command line.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -26,7 +26,19 @@ class Settings(BaseModel):
 # --- methods -----------------------------------------------------------------------------------------------------
 
 
-class MoCoSettings(Settings):
+class MethodBase(Settings):
+    """What the schema must know of a method beyond its settings."""
+
+    most_views: ClassVar[int | None] = 2
+    """Views of an image that the method takes; None: two or more."""
+    needs_labels: ClassVar[bool] = False
+
+    def keys_per_image(self) -> int:
+        """Rows an image adds to the method's queue in a step."""
+        return 1
+
+
+class MoCoSettings(MethodBase):
     """He et al. 2020 (v1) and Chen et al. 2020 (v2): keys of a momentum encoder, negatives from a queue."""
 
     name: Literal["moco"] = "moco"
@@ -41,10 +53,14 @@ class MoCoSettings(Settings):
     symmetric: bool = False
     """Each view is once the query and once the key (twice the work a step)."""
     norm_splits: Count = 1
-    """Batch norm statistics over so many parts of the batch, keys shuffled between them: shuffling BN on one device."""
+    """Batch norm statistics over so many parts of a process's batch, keys shuffled between them (shuffling BN). With 1,
+    query and key of an image share statistics, which gives the pair away."""
+
+    def keys_per_image(self) -> int:
+        return 2 if self.symmetric else 1
 
 
-class SimCLRSettings(Settings):
+class SimCLRSettings(MethodBase):
     """Chen et al. 2020: the other views of the batch are the negatives."""
 
     name: Literal["simclr"] = "simclr"
@@ -54,8 +70,10 @@ class SimCLRSettings(Settings):
     """Widths of the projection head's layers."""
 
 
-class SupConSettings(Settings):
+class SupConSettings(MethodBase):
     """Khosla et al. 2020: all images of the same class are positives. Needs labels."""
+
+    needs_labels = True
 
     name: Literal["supcon"] = "supcon"
     temperature: Positive = 0.1
@@ -66,7 +84,7 @@ class SupConSettings(Settings):
     """Where the mean over positives stands: outside the logarithm (the paper's choice) or inside."""
 
 
-class BYOLSettings(Settings):
+class BYOLSettings(MethodBase):
     """Grill et al. 2020: predict the momentum encoder's projection of the other view; no negatives."""
 
     name: Literal["byol"] = "byol"
@@ -86,8 +104,10 @@ class BYOLSettings(Settings):
         return self
 
 
-class SwAVSettings(Settings):
+class SwAVSettings(MethodBase):
     """Caron et al. 2020: predict one view's cluster code (Sinkhorn-Knopp) from the other views."""
+
+    most_views = None
 
     name: Literal["swav"] = "swav"
     temperature: Positive = 0.1
@@ -108,7 +128,7 @@ class SwAVSettings(Settings):
     """Epochs during which the prototypes do not move."""
 
 
-class PCLSettings(Settings):
+class PCLSettings(MethodBase):
     """Li et al. 2021: MoCo's loss plus a contrast against k-means centroids of the momentum features."""
 
     name: Literal["pcl"] = "pcl"
@@ -126,6 +146,8 @@ class PCLSettings(Settings):
     """Epochs of the instance term alone before the first clustering."""
     kmeans_iterations: Count = 20
     """Iterations of k-means."""
+    norm_splits: Count = 1
+    """As MoCo's."""
 
 
 MethodSettings = Annotated[
@@ -235,7 +257,7 @@ class OptimizerSettings(Settings):
     trust: Positive = 0.001
     """LARS's trust coefficient."""
     warmup_epochs: NonNegative = 0.0
-    """Epochs over which the rate rises from 0."""
+    """Epochs over which the rate rises: from one step's share of it, in a straight line."""
     final_lr: NonNegative = 0.0
     """Rate at the end of the cosine, before the scaling by batch size."""
 
@@ -284,7 +306,7 @@ class Recipe(Settings):
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads a process; 0: torch's choice."""
     checkpoint_every: Count = 500
-    """Steps between checkpoints; one is also written at every epoch's end, and when the run is stopped."""
+    """Steps between checkpoints; one is also written at the run's end, and when it is stopped."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
     """Newest checkpoints that are kept."""
     diagnostics: bool = True
@@ -302,21 +324,17 @@ class Recipe(Settings):
         views = sum(view.count for view in self.views)
         if views < 2:
             yield "views must add up to at least 2 views of an image: set `count: 2` or list two kinds"
-        elif self.method.name != "swav" and views != 2:
+        elif self.method.most_views is not None and views > self.method.most_views:
             yield f"views must add up to exactly 2 for {self.method.name}, not {views}; swav takes more"
         elif self.views[0].count == 1 and self.views[1].size != self.views[0].size:
             yield f"views.1.size must equal views.0.size ({self.views[0].size}): the first two views are compared"
-        if isinstance(self.method, MoCoSettings | PCLSettings) and self.method.queue < self.keys_per_step:
-            yield (
-                f"method.queue must hold at least the keys of one optimiser step ({self.keys_per_step}), "
-                f"not {self.method.queue}"
-            )
-
-    @property
-    def keys_per_step(self) -> int:
-        """Keys that an optimiser step pushes into a queue."""
-        both = isinstance(self.method, MoCoSettings) and self.method.symmetric
-        return self.batch_size * self.accumulate * (2 if both else 1)
+        queue = getattr(self.method, "queue", 0)  # SwAV's may be 0: none
+        keys = self.batch_size * self.accumulate * self.method.keys_per_image()
+        if 0 < queue < keys:
+            yield f"method.queue must hold at least the keys of one optimiser step ({keys}), not {queue}"
+        splits = getattr(self.method, "norm_splits", 1)
+        if splits > 1 and self.sync_batchnorm:
+            yield "method.norm_splits must be 1 with sync_batchnorm, which makes one of all parts again; choose one"
 
     @property
     def learning_rate(self) -> float:

@@ -16,17 +16,24 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from sslcore.augment import EvalView, RandomView, ViewSpec
-from sslcore.errors import ConfigError, DataError
-from sslcore.nn import build_backbone
+from sslcore.errors import CheckpointError, ConfigError, DataError
+from sslcore.nn import Backbone, build_backbone
 from sslcore.pretrain.backbones import eval_resize, load_backbone
 from sslcore.pretrain.callbacks import KNNProbe, Meter, Say, Watch
 from sslcore.pretrain.checkpoints import Checkpoints, FolderCheckpoints
 from sslcore.pretrain.data import open_images
 from sslcore.pretrain.diagnostics import Health
-from sslcore.pretrain.loop import Images, Pretraining
+from sslcore.pretrain.loop import Images, Plan, Pretraining
 from sslcore.pretrain.methods import build_method
 from sslcore.pretrain.recipe import PCLSettings, Recipe, ViewSettings
-from sslcore.storage import RunDirectory, StopSignals, checkpoint_step, newest_checkpoint
+from sslcore.storage import (
+    RunDirectory,
+    StopSignals,
+    checkpoint_step,
+    list_checkpoints,
+    newest_checkpoint,
+    set_aside_after,
+)
 
 PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -41,7 +48,7 @@ class Outcome:
         exit_code: what a shell expects: 0, or 128 plus the signal's number.
         steps: optimiser steps done in this process.
         images_per_second: over all batches but the first, evaluations left out; 0 if there were no two.
-        losses: (step, loss) pairs of this process.
+        terms: (step, value) pairs of the loss and its terms, by name.
         knn: (epoch, accuracy) pairs of the probe, if the data has labels.
         health: diagnostics epoch by epoch.
         checkpoint: the newest one.
@@ -53,11 +60,16 @@ class Outcome:
     exit_code: int
     steps: int
     images_per_second: float
-    losses: list[tuple[int, float]]
+    terms: dict[str, list[tuple[int, float]]]
     knn: list[tuple[float, float]]
     health: list[Health]
     checkpoint: Path | None
     bad_images: list[tuple[str, str]]
+
+    @property
+    def losses(self) -> list[tuple[int, float]]:
+        """(step, loss) pairs of this process."""
+        return self.terms.get("loss", [])
 
 
 def build(recipe: Recipe, images: Images | None = None) -> Pretraining:
@@ -72,9 +84,9 @@ def build(recipe: Recipe, images: Images | None = None) -> Pretraining:
         ConfigError: the recipe does not fit the data or this machine.
     """
     if images is None:
-        images = open_images(recipe.data, split="train", device="cuda" if torch.cuda.is_available() else "cpu")
+        images = open_images(recipe.data, split="train", device=training_device(), processes=processes_here(recipe))
     check_fit(recipe, images)
-    if recipe.method.name == "supcon":
+    if recipe.method.needs_labels:
         images = images.labelled()
     torch.manual_seed(recipe.seed)
     backbone_settings = recipe.backbone
@@ -84,7 +96,7 @@ def build(recipe: Recipe, images: Images | None = None) -> Pretraining:
         in_channels=images.channels, size=size,
     )  # fmt: skip
     if backbone_settings.weights:
-        encoder.load_state_dict(load_backbone(backbone_settings.weights).backbone.state_dict())
+        start_from(encoder, backbone_settings.weights)
     description = {
         "method": recipe.method.name,
         "backbone": backbone_settings.model_dump(mode="json"),
@@ -102,6 +114,35 @@ def random_view(settings: ViewSettings, images: Images) -> RandomView:
     return RandomView(ViewSpec(**settings.model_dump(exclude={"count"})), mean=images.mean, std=images.std)
 
 
+def start_from(encoder: Backbone, source: str) -> None:
+    """Weights of a run or a file into a new backbone; both must be the same network."""
+    weights = load_backbone(source).backbone.state_dict()
+    ours = encoder.state_dict()
+    unlike = [key for key in ours if key not in weights or weights[key].shape != ours[key].shape]
+    unlike += [key for key in weights if key not in ours]
+    if unlike:
+        found, wanted = (tuple(t[unlike[0]].shape) if unlike[0] in t else "missing" for t in (weights, ours))
+        raise ConfigError(
+            f"backbone.weights: {source} is another network than backbone.name, stem, width and the images ask for: "
+            f"{len(unlike)} tensors differ, the first is {unlike[0]}, {found} there and {wanted} here"
+        )
+    encoder.load_state_dict(weights)
+
+
+def training_device() -> torch.device:
+    """Where this process will train; each of several on a machine has a GPU of its own."""
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
+
+
+def processes_here(recipe: Recipe) -> int:
+    """Processes on this machine."""
+    if recipe.devices != "auto":
+        return recipe.devices
+    return torch.cuda.device_count() if torch.cuda.is_available() else 1
+
+
 def check_fit(recipe: Recipe, images: Images) -> None:
     """Everything about recipe, data and machine that can be known before the first step. All problems at once."""
     method, problems = recipe.method, []
@@ -110,9 +151,9 @@ def check_fit(recipe: Recipe, images: Images) -> None:
             f"{recipe.data.path or recipe.data.kind} holds {len(images)} images, fewer than one batch: set batch_size "
             f"to {len(images)} or less"
         )
-    if method.name == "supcon" and images.labels is None:
+    if method.needs_labels and images.labels is None:
         problems.append(
-            "method.name: supcon needs labels, and these images have none; put each class in a folder of its own"
+            f"method.name: {method.name} needs labels, and these images have none; put each class in its own folder"
         )
     if isinstance(method, PCLSettings) and max(method.clusters) >= len(images):
         problems.append(
@@ -122,9 +163,18 @@ def check_fit(recipe: Recipe, images: Images) -> None:
         problems.append("precision: 16 needs a CUDA GPU, and there is none here; use bf16 or 32")
     if recipe.sync_batchnorm and not torch.cuda.is_available():
         problems.append("sync_batchnorm: needs CUDA GPUs, and there is none here; leave it false")
-    if recipe.devices != "auto" and recipe.batch_size % (recipe.devices * recipe.nodes):
+    processes = processes_here(recipe) * recipe.nodes
+    if recipe.batch_size % processes:
+        problems.append(f"batch_size: {recipe.batch_size} does not divide among {processes} processes")
+    elif splits := recipe.batch_size // processes % getattr(method, "norm_splits", 1):
         problems.append(
-            f"batch_size: {recipe.batch_size} does not divide among {recipe.devices * recipe.nodes} processes"
+            f"method.norm_splits: a process's batch of {recipe.batch_size // processes} does not divide into "
+            f"{getattr(method, 'norm_splits', 1)} equal parts ({splits} left over)"
+        )
+    if Plan(recipe, len(images)).updates == 0:
+        problems.append(
+            f"accumulate: {recipe.accumulate} batches make an optimiser step, and {recipe.epochs} epochs have only "
+            f"{recipe.epochs * (len(images) // recipe.batch_size)}; set it lower, or epochs higher"
         )
     if problems:
         raise ConfigError(*problems)
@@ -166,9 +216,11 @@ def pretrain(
     module.say = say
     run_path = run.path if isinstance(run, RunDirectory) else run
     run = run if isinstance(run, RunDirectory) else None
-    start = newest_checkpoint(run_path / "checkpoints", report=say) if resume and run_path else None
+    start = resume_point(run_path / "checkpoints", say) if resume and run_path else None
+    done = checkpoint_step(start) or 0 if start else 0
     if run is not None and resume:
-        run.rewind_metrics(checkpoint_step(start) or 0 if start else 0)
+        run.rewind_metrics(done)
+        set_aside_after(run.checkpoints, done)
 
     signals = StopSignals()
     with silenced():
@@ -182,7 +234,7 @@ def pretrain(
                 run_path / "checkpoints", every=recipe.checkpoint_every, keep=recipe.keep_checkpoints, signals=signals
             )
             callbacks.append(saver)  # last: what the others do belongs to the step that is saved
-        trainer = build_trainer(recipe, run_path, callbacks)
+        trainer = build_trainer(recipe, run_path, callbacks, done)
         trainer.fit(module, ckpt_path=str(start) if start else None)
 
     return Outcome(
@@ -191,7 +243,7 @@ def pretrain(
         exit_code=signals.exit_code if saver is not None and saver.stopped else 0,
         steps=trainer.global_step - meter.first_step,
         images_per_second=meter.overall_rate,
-        losses=meter.losses,
+        terms=meter.terms,
         knn=probe.history if probe else [],
         health=watch.history,
         checkpoint=saver.saved if saver else None,
@@ -199,10 +251,23 @@ def pretrain(
     )
 
 
-def build_trainer(recipe: Recipe, run: Path | None, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """A Lightning trainer that leaves data, checkpoints, progress and signals to us."""
+def resume_point(folder: Path, say: Say) -> Path | None:
+    """The newest sound checkpoint; None, said in words, if the run was ended before its first."""
+    start = newest_checkpoint(folder, report=say)
+    if start is None and list_checkpoints(folder):
+        raise CheckpointError(
+            f"no checkpoint in {folder} is sound, so the run cannot be continued; restore one of them from a copy, or "
+            "start a new run"
+        )
+    if start is None:
+        say("the run was ended before its first checkpoint: it begins anew")
+    return start
+
+
+def build_trainer(recipe: Recipe, run: Path | None, callbacks: list[pl.Callback], done: int) -> pl.Trainer:
+    """A Lightning trainer that leaves data, checkpoints, progress and signals to us; `done` steps are behind it."""
     on_gpu = torch.cuda.is_available()
-    processes = (torch.cuda.device_count() if on_gpu else 1) if recipe.devices == "auto" else recipe.devices
+    processes = processes_here(recipe)
     strategy: Any = "auto"
     if processes * recipe.nodes > 1:
         # Buffers are queues and running statistics: every process computes them itself, none need be sent each step.
@@ -219,7 +284,8 @@ def build_trainer(recipe: Recipe, run: Path | None, callbacks: list[pl.Callback]
         use_distributed_sampler=False,
         callbacks=callbacks,
         plugins=[FolderCheckpoints()],
-        logger=TensorBoardLogger(run, name="tensorboard", version="") if run is not None else False,
+        # What was written after the checkpoint that is resumed does not count.
+        logger=TensorBoardLogger(run, name="tensorboard", version="", purge_step=done or None) if run else False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

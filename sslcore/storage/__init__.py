@@ -10,7 +10,7 @@ _HOME = {
     "files": ("append_line", "commit_folder", "sweep_temporaries", "write_bytes", "write_json", "write_text"),
     "checkpoint": (
         "Checkpoint", "checkpoint_step", "list_checkpoints", "load_checkpoint", "newest_checkpoint",
-        "prune_checkpoints", "save_checkpoint", "step_folder", "verify_checkpoint",
+        "prune_checkpoints", "save_checkpoint", "set_aside_after", "step_folder", "verify_checkpoint",
     ),
     "tree": ("pack", "unpack"),
     "weights": ("read_metadata", "read_weights", "write_weights"),

@@ -141,6 +141,28 @@ def prune_checkpoints(parent: str | Path, keep: int, *, protect: Collection[str]
     return old
 
 
+def set_aside_after(parent: str | Path, step: int) -> list[Path]:
+    """Renames the checkpoints of steps after `step`: step-00000200 becomes step-00000200.damaged.
+
+    For a run that is resumed at `step` because none of the later ones verifies: they would pass for its newest again.
+
+    Returns:
+        Where they are now.
+
+    Raises:
+        CheckpointError: one cannot be renamed.
+    """
+    moved = []
+    for path in list_checkpoints(parent):
+        if (checkpoint_step(path) or 0) > step:
+            target = path.with_name(f"{path.name}.damaged")
+            if target.exists():
+                files.remove_folder(target)
+            files.commit_folder(path, target)
+            moved.append(target)
+    return moved
+
+
 def _is_ours(folder: Path) -> bool:
     return not folder.is_symlink() and {path.name for path in folder.iterdir()} <= {*_PARTS, _MANIFEST}
 

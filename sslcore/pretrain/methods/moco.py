@@ -10,7 +10,7 @@ from sslcore.losses import info_nce
 from sslcore.memory import FeatureQueue, MomentumEncoder
 from sslcore.nn import Backbone, mlp_head, split_batch_norms
 from sslcore.pretrain.method import Batch, Method, Progress, StepResult
-from sslcore.pretrain.recipe import MoCoSettings
+from sslcore.pretrain.recipe import MoCoSettings, PCLSettings
 from sslcore.random import uniform
 
 SHUFFLE_STREAM = 1_000  # apart from the streams that views draw from
@@ -23,7 +23,7 @@ class MoCo(Method):
     so an image's own keys are never among its negatives.
     """
 
-    def __init__(self, encoder: Backbone, settings: MoCoSettings) -> None:
+    def __init__(self, encoder: Backbone, settings: MoCoSettings | PCLSettings) -> None:
         if settings.norm_splits > 1:
             split_batch_norms(encoder, settings.norm_splits)
         super().__init__(encoder, mlp_head(encoder.dim, settings.projector, norm=False))
@@ -31,7 +31,7 @@ class MoCo(Method):
         self.key_projector = MomentumEncoder(self.projector, settings.momentum)
         self.queue = FeatureQueue(settings.queue, settings.projector[-1])
         self.temperature = settings.temperature
-        self.symmetric = settings.symmetric
+        self.symmetric = settings.keys_per_image() == 2
         self.shuffles = settings.norm_splits > 1
 
     def step(self, batch: Batch) -> StepResult:
@@ -53,7 +53,8 @@ class MoCo(Method):
         """The momentum encoder's (n, d) keys.
 
         Query and key of an image must not share batch norm statistics, or the statistics give the pair away (v1,
-        section 3.3, "shuffling BN"): with split norms the keys are encoded in another order than the queries.
+        section 3.3, "shuffling BN"): with split norms the keys are encoded in another order than the queries. Parts and
+        order are those of one process, so nothing is sent.
         """
         if not self.shuffles:
             return self.key_projector(self.key_encoder(view))

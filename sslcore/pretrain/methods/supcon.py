@@ -13,15 +13,13 @@ from sslcore.pretrain.recipe import SupConSettings
 class SupCon(Method):
     """All views of all images of a class are positives; the views of other classes are negatives."""
 
-    needs_labels = True
-
     def __init__(self, encoder: Backbone, settings: SupConSettings) -> None:
         super().__init__(encoder, mlp_head(encoder.dim, settings.projector, norm=False))
         self.temperature = settings.temperature
         self.form = settings.form
 
     def step(self, batch: Batch) -> StepResult:
-        assert batch.labels is not None  # the loop checks `needs_labels` before it starts
+        assert batch.labels is not None  # `check_fit` looks at `SupConSettings.needs_labels` before a run starts
         features = self.embed(torch.cat(batch.views))
         loss = sup_con(features, batch.labels.repeat(2), temperature=self.temperature, form=self.form)
         return StepResult(loss, terms={"loss": loss.detach()})

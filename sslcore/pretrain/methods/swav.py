@@ -11,6 +11,7 @@ from sslcore.distributed import rank, world_size
 from sslcore.losses import sinkhorn, swapped_prediction
 from sslcore.memory import FeatureQueue, LearnedPrototypes
 from sslcore.nn import Backbone, mlp_head
+from sslcore.ops import unit
 from sslcore.pretrain.method import Batch, Method, Progress, StepResult
 from sslcore.pretrain.recipe import SwAVSettings
 
@@ -32,8 +33,8 @@ class SwAV(Method):
 
     def step(self, batch: Batch) -> StepResult:
         features = self.embed_by_size(batch.views)
-        scores = [nn.functional.normalize(z, dim=1) @ self.prototypes.vectors.t() for z in features]
-        codes = [self.code(view, scores[view].detach()) for view in range(CODE_VIEWS)]
+        scores = [self.scores(unit(z)) for z in features]
+        codes = [self.code(view, scores[view].detach(), batch.progress) for view in range(CODE_VIEWS)]
         loss = swapped_prediction(scores, codes, temperature=self.settings.temperature)
         keep = [z.detach() for z in features[:CODE_VIEWS]]
         return StepResult(loss, to_remember=(keep, batch.progress.epoch), terms={"loss": loss.detach()})
@@ -44,19 +45,24 @@ class SwAV(Method):
         features = torch.cat([self.encoder(torch.cat(group)) for group in groups])
         return list(self.projector(features).chunk(len(views)))
 
+    def scores(self, unit_rows: Tensor) -> Tensor:
+        """(n, prototypes) cosines in float32: they are divided by temperatures that half precision does not bear."""
+        with torch.autocast(unit_rows.device.type, enabled=False):
+            return unit_rows @ self.prototypes.vectors.t()
+
     @torch.no_grad()
-    def code(self, view: int, scores: Tensor) -> Tensor:
+    def code(self, view: int, scores: Tensor, progress: Progress) -> Tensor:
         """(n, prototypes) codes of a view, balanced over the batch and, for small batches, over the queue as well."""
         n = len(scores)
-        if self.queue_is_full():
+        if self.queue_is_full(progress):
             # Every process holds the whole queue and brings its share to the balance.
             share = self.queues[view].features.tensor_split(world_size())[rank()]
-            scores = torch.cat([scores, share.to(scores) @ self.prototypes.vectors.t()])
+            scores = torch.cat([scores, self.scores(share)])
         return sinkhorn(scores, epsilon=self.settings.epsilon, iterations=self.settings.sinkhorn_iterations)[:n]
 
-    def queue_is_full(self) -> bool:
+    def queue_is_full(self, progress: Progress) -> bool:
         """Rows never pushed are random and would spoil the balance. Read back from the device until it is full."""
-        if not self._full and self.queues:
+        if not self._full and self.queues and progress.epoch >= self.settings.queue_from_epoch:
             self._full = bool(self.queues[0].filled.all())
         return self._full
 

@@ -24,9 +24,14 @@ def health(embeddings):
     return measure_health(features=HEALTHY, view_a=embeddings, view_b=embeddings)
 
 
+def levels(chance):
+    return {} if chance is None else {"loss": chance}
+
+
 def say(embeddings=HEALTHY, losses=(5.0, 4.0, 3.0), epochs=3, chance=CHANCE, method=""):
     history = [health(embeddings)] * epochs
-    return verdict(history, list(losses), chance=chance, epoch=epochs, method=method)
+    signs = verdict(history, {"loss": list(losses)}, chance=levels(chance), epoch=epochs, method=method)
+    return [sign.sentence for sign in signs]
 
 
 def test_rank_me_equals_its_definition():
@@ -75,7 +80,7 @@ def test_all_readings_of_a_batch():
 
 def test_a_healthy_run_is_not_commented():
     assert say() == []
-    assert verdict([], [], chance=None, epoch=0) == []
+    assert verdict([], {}, chance={}, epoch=0) == []
 
 
 def test_a_loss_at_chance_is_told_with_the_numbers_and_a_cure():
@@ -94,12 +99,12 @@ def test_only_the_last_epochs_in_a_row_count():
 
 def test_a_resumed_run_counts_the_epochs_it_saw():
     history = [health(HEALTHY)] * 2
-    assert verdict(history, [6.24] * 20, chance=CHANCE, epoch=50) == []
+    assert verdict(history, {"loss": [6.24] * 20}, chance={"loss": CHANCE}, epoch=50) == []
 
 
 def test_a_part_of_an_epoch_is_not_three():
     history = [health(HEALTHY)] * 3
-    assert verdict(history, [6.24] * 20, chance=CHANCE, epoch=0.4) == []
+    assert verdict(history, {"loss": [6.24] * 20}, chance={"loss": CHANCE}, epoch=0.4) == []
 
 
 def test_a_method_without_a_chance_level_gets_no_sentence_about_its_loss():
@@ -127,3 +132,23 @@ def test_divergence_is_told_at_once():
     broken[3, 4] = math.inf
     (sentence,) = say(broken, epochs=1)
     assert "nan or infinite" in sentence
+
+
+def test_every_term_is_held_against_its_own_chance_and_named():
+    history = [health(HEALTHY)] * 4
+    terms = {"loss": [9.0] * 8, "instance": [4.1, 3.0, 2.0, 1.5] * 2, "prototype": [2.30] * 8}
+    signs = verdict(history, terms, chance={"instance": 4.17, "prototype": 2.3026}, epoch=4)
+    assert [sign.kind for sign in signs] == ["prototype at chance"]
+    assert signs[0].sentence.startswith("the prototype loss has stayed at chance (2.30 of 2.30 = ln(10))")
+
+
+def test_a_loss_above_chance_is_not_called_at_chance():
+    (sentence,) = say(losses=[9.0, 9.1, 9.2])
+    assert "stayed above chance (9.20 of 6.24" in sentence
+
+
+def test_the_kind_of_a_sign_does_not_change_with_its_numbers():
+    def kinds(epochs):
+        return [s.kind for s in verdict([health(CONSTANT)] * epochs, {}, chance={}, epoch=epochs)]
+
+    assert kinds(3) == kinds(7) == ["collapsed to a point"]

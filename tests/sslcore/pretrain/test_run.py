@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from support.recipes import small_recipe
 
-from sslcore.errors import ConfigError, DataError, SurniaError
+from sslcore.errors import CheckpointError, ConfigError, DataError, SurniaError
 from sslcore.pretrain import run as run_module
 from sslcore.pretrain.data import ImageArray
 from sslcore.pretrain.loop import Plan
@@ -39,7 +39,11 @@ def run(path, recipe, pictures, *, resume=False, at=None, action=None):
     with directory(path, recipe, resume) as opened, pytest.MonkeyPatch.context() as patch:
         if at is not None:
             real = run_module.build_trainer
-            patch.setattr(run_module, "build_trainer", lambda r, p, callbacks: real(r, p, [At(at, action), *callbacks]))
+            patch.setattr(
+                run_module,
+                "build_trainer",
+                lambda r, p, callbacks, done: real(r, p, [At(at, action), *callbacks], done),
+            )
         return pretrain(recipe, opened, images=pictures, resume=resume, quiet=True)
 
 
@@ -153,7 +157,7 @@ def take_part(rank, port, path, recipe, pictures, resume, at):
     else:
         with pytest.MonkeyPatch.context() as patch:
             real = run_module.build_trainer
-            patch.setattr(run_module, "build_trainer", lambda r, p, cb: real(r, p, [At(at, stop), *cb]))
+            patch.setattr(run_module, "build_trainer", lambda r, p, cb, done: real(r, p, [At(at, stop), *cb], done))
             outcome = pretrain(recipe, path, images=pictures, resume=resume, quiet=True)
     os._exit(7 if outcome.stopped else 0)
 
@@ -180,13 +184,62 @@ def test_training_teaches_classes_that_are_easy_to_see(tmp_path, pictures):
     assert "knn_accuracy" in lines and "images_per_second" in lines and "rank_me" in lines
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_sound_checkpoint(tmp_path, pictures):
-    recipe = small_recipe(optimizer={"name": "sgd", "lr": 1e30, "lr_batch": 0}, epochs=6)
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_no_checkpoint_of_it(tmp_path, pictures):
+    recipe = small_recipe(optimizer={"name": "sgd", "lr": 3e38, "lr_batch": 0}, epochs=6, checkpoint_every=1)
     with pytest.raises(SurniaError, match=r"loss is (nan|inf|-inf) before step 20 .* lower optimizer.lr"):
         run(tmp_path / "run", recipe, pictures)
-    found = newest_checkpoint(tmp_path / "run" / "checkpoints")
-    if found is not None:
-        assert all(v.isfinite().all() for v in load_checkpoint(found).model.values())
+    assert newest_checkpoint(tmp_path / "run" / "checkpoints") is None  # the very first update ruined the weights
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(tmp_path, pictures):
+    recipe = small_recipe(epochs=2)
+    run(tmp_path / "run", recipe, pictures)
+    for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
+        (checkpoint / "model.safetensors").write_bytes(b"?")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is sound"):
+        run(tmp_path / "run", recipe, pictures, resume=True)
+
+
+def test_a_run_without_a_checkpoint_begins_anew_and_says_so(tmp_path, pictures):
+    recipe, said = small_recipe(epochs=1), []
+    directory(tmp_path / "run", recipe).close()
+    with directory(tmp_path / "run", recipe, resume=True) as opened:
+        outcome = pretrain(recipe, opened, images=pictures, resume=True, quiet=True, say=said.append)
+    assert outcome.steps == 5 and "begins anew" in said[0]
+
+
+def test_checkpoints_after_the_one_that_is_resumed_stand_in_nobodys_way(tmp_path, pictures):
+    recipe = small_recipe(epochs=2, checkpoint_every=4)
+    run(tmp_path / "run", recipe, pictures)  # leaves 8 and 10
+    newest = tmp_path / "run" / "checkpoints" / "step-00000010"
+    (newest / "model.safetensors").write_bytes(b"?")
+    again = recipe.model_copy(update={"checkpoint_every": 9, "keep_checkpoints": 2})
+    assert run(tmp_path / "run", again, pictures, resume=True, at=9, action=stop).steps == 1
+    names = sorted(path.name for path in newest.parent.iterdir())
+    assert names == ["step-00000008", "step-00000009", "step-00000010.damaged"]
+
+
+def test_weights_of_another_network_are_refused_in_a_sentence(tmp_path, pictures):
+    run(tmp_path / "wide", small_recipe(epochs=1), pictures)
+    recipe = small_recipe(backbone={"name": "tiny", "width": 6, "weights": str(tmp_path / "wide")})
+    with pytest.raises(
+        ConfigError, match=r"backbone.weights: .* is another network .*\(4, 3, 3, 3\) there and \(6, 3, 3, 3\)"
+    ):
+        build(recipe, pictures)
+    same = small_recipe(backbone={"name": "tiny", "width": 4, "weights": str(tmp_path / "wide")}, seed=9)
+    started = build(same, pictures).method.encoder.state_dict()
+    trained = final_state(tmp_path / "wide")[1]
+    assert all(torch.equal(value, trained[f"method.encoder.{key}"]) for key, value in started.items())
+
+
+def test_a_run_that_sits_at_chance_says_so_once_and_names_the_term(pictures):
+    recipe = small_recipe("pcl", epochs=6, optimizer={"name": "sgd", "lr": 1e-12, "lr_batch": 0})
+    said = []
+    frozen = build(recipe, pictures).method.chance(8)
+    assert set(frozen) == {"instance", "prototype"}
+    outcome = pretrain(recipe, None, images=pictures, quiet=True, say=said.append)
+    assert set(outcome.terms) == {"loss", "instance", "prototype"}
+    assert len(said) == len({sentence.split(" has ")[0] for sentence in said})
 
 
 def test_a_batch_that_is_larger_than_the_set_is_refused(pictures):
@@ -207,5 +260,9 @@ def test_what_does_not_fit_is_told_all_at_once(pictures):
         "8 does not divide among 3 processes",
     ):
         assert part in said
+    with pytest.raises(ConfigError, match="a process's batch of 8 does not divide into 3 equal parts"):
+        check_fit(small_recipe("moco", method={"norm_splits": 3}), pictures)
+    with pytest.raises(ConfigError, match="20 batches make an optimiser step, and 3 epochs have only 15"):
+        check_fit(small_recipe(accumulate=20), pictures)
     with pytest.raises(ConfigError, match="50 clusters need more images than the 45"):
         check_fit(small_recipe("pcl", method={"clusters": [4, 50]}), pictures)
