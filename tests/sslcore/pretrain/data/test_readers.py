@@ -104,9 +104,11 @@ def test_signals_to_the_whole_group_do_not_end_the_readers(number):
     assert len(list(pool(1).run((i, number if i == 2 else None) for i in range(6)))) == 6
 
 
+# Torch is imported once, and three runs forked off: one that is killed, one that leaves, one that does not guard itself.
 SCRIPT = """
 import os, sys, time
 from sslcore.pretrain.data.readers import ReaderPool
+
 class Slow:
     shapes = ((1,),)
     def read(self, job, out, note):
@@ -114,31 +116,48 @@ class Slow:
         time.sleep(0.01)
     def describe(self, image):
         return ""
-if __name__ == "__main__":
+
+def train(end):
     for job, _, _ in ReaderPool(Slow(), workers=1, timeout=60).run(iter(int, 1)):
-        END
+        end()
+
+ENDS = {"killed": lambda: os.kill(os.getpid(), 9), "left": lambda: sys.exit(3), "unguarded": lambda: None}
+
+def run(name):
+    for stream in (1, 2):
+        os.dup2(os.open(f"{name}.{stream}", os.O_CREAT | os.O_WRONLY, 0o600), stream)
+    if name == "unguarded":
+        os.environ["UNGUARDED"] = "yes"  # seen by its reader, which imports this script
+    train(ENDS[name])
+
+if __name__ == "__main__":
+    runs = []
+    for name in ENDS:
+        runs.append(os.fork())
+        if not runs[-1]:
+            run(name)
+            sys.exit("a run without an end")
+    print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in runs])
+elif "UNGUARDED" in os.environ:
+    train(ENDS["unguarded"])
 """
 
 
 def test_readers_do_not_outlive_their_run_and_do_not_hold_up_its_end(tmp_path):
-    runs = []
-    for i, end in enumerate(["os.kill(os.getpid(), 9)", "sys.exit(3)", "unguarded"]):
-        script = tmp_path / f"script{i}.py"
-        text = (
-            SCRIPT.replace("if __name__", "if True or __name__") if end == "unguarded" else SCRIPT.replace("END", end)
-        )
-        script.write_text(text.replace("END", "pass"))
-        runs.append(
-            subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
-    (out, _), (out_2, _), (_, unguarded) = (run.communicate(timeout=90) for run in runs)
-    assert [run.returncode for run in runs] == [-signal.SIGKILL, 3, 1]
-    assert "must do so under `if __name__ ==" in unguarded
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=True
+    )
+    assert done.stdout == f"{[-signal.SIGKILL, 3, 1]}\n"
+    assert "must do so under `if __name__ ==" in (tmp_path / "unguarded.2").read_text()
     deadline = time.monotonic() + 15
-    for reader in {*out.split(), *out_2.split()}:
-        while os.path.exists(f"/proc/{reader}") and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert not os.path.exists(f"/proc/{reader}")
+    for name in ("killed", "left"):
+        readers = set((tmp_path / f"{name}.1").read_text().split())
+        assert len(readers) == 1
+        for reader in readers:
+            while os.path.exists(f"/proc/{reader}") and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert not os.path.exists(f"/proc/{reader}")
 
 
 def test_shared_arrays_begin_as_zeros():
