@@ -4,22 +4,22 @@ Weights are untrusted: what a file says of itself is checked, the network is lai
 is allocated for it unless names and shapes fit.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torchvision
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from sslcore.augment import EvalView
 from sslcore.errors import CheckpointError
 from sslcore.nn import build_backbone
 from sslcore.pretrain.data.datasets import IMAGENET_MEAN, IMAGENET_STD
+from sslcore.pretrain.description import Description, validated
+from sslcore.pretrain.foreign_names import as_torchvision, first_channels, some, which_resnet
 from sslcore.pretrain.probes.views import MatchingEvalView
 from sslcore.pretrain.recipe import BackboneSettings
 from sslcore.storage import newest_checkpoint, read_metadata, read_weights
@@ -27,22 +27,8 @@ from sslcore.storage import newest_checkpoint, read_metadata, read_weights
 IN_CHECKPOINT = "method.encoder."
 """What stands before a backbone's names among the tensors of a pretraining checkpoint."""
 
-
 OURS = ("resnet18", "resnet34", "resnet50")
 """torchvision's networks that `build_backbone` builds itself."""
-
-
-class Description(BaseModel):
-    """What must be known to rebuild a backbone and to feed it; travels with its weights."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
-
-    backbone: BackboneSettings
-    in_channels: Annotated[int, Field(ge=1, le=1024)]
-    mean: tuple[float, ...]
-    std: tuple[Annotated[float, Field(gt=0)], ...]
-    size: Annotated[int, Field(ge=1, le=4096)]
-    method: str | None = None
 
 
 @dataclass(frozen=True)
@@ -218,7 +204,7 @@ def _torchvision(name: str, in_channels: int, seed: int) -> LoadedBackbone:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise CheckpointError(
-            f"torchvision has no classification network {name!r}; it has {_some(known, 6)} "
+            f"torchvision has no classification network {name!r}; it has {some(known, 6)} "
             f"({len(known)} in torchvision.models.list_models())"
         )
     mean, std = _imagenet_statistics(in_channels)
@@ -249,7 +235,7 @@ def _from_disk(path: Path, architecture: BackboneSettings | None) -> LoadedBackb
     everything, values = read_weights(path), read_metadata(path)
     if not values and not path.is_dir():
         return _foreign(everything, architecture, path)
-    description = _validated(values, path)
+    description = validated(values, path)
     tensors = {name.removeprefix(IN_CHECKPOINT): t for name, t in everything.items() if name.startswith(IN_CHECKPOINT)}
     return _described(description, tensors or everything, everything, path)
 
@@ -294,9 +280,9 @@ def _foreign(tensors: dict[str, Tensor], architecture: BackboneSettings | None, 
     """What has to be recognised by its names and shapes."""
     prefix, renamed = "", tensors
     if architecture is None or architecture.name.startswith("resnet"):
-        prefix, renamed = _as_torchvision(tensors, path)
-    in_channels = _first_channels(renamed)
-    name = architecture.name if architecture else _which_resnet(renamed, path)
+        prefix, renamed = as_torchvision(tensors, path)
+    in_channels = first_channels(renamed)
+    name = architecture.name if architecture else which_resnet(renamed, path)
     if architecture is None and name in OURS:
         stem = "small" if renamed["conv1.weight"].shape[-1] == 3 else "imagenet"
         architecture = BackboneSettings(name=name, stem=stem)  # type: ignore[arg-type]
@@ -316,12 +302,6 @@ def _usual_size(settings: BackboneSettings | None) -> int:
     if settings.name == "pixel_encoder":
         return 84
     return 32 if settings.name == "tiny" or settings.stem == "small" else 224
-
-
-def _first_channels(tensors: Mapping[str, Tensor]) -> int:
-    """Input channels of the first convolution, 3 if there is none."""
-    first = tensors.get("conv1.weight", next((t for t in tensors.values() if t.ndim == 4), None))
-    return int(first.shape[1]) if first is not None and first.ndim == 4 else 3
 
 
 def _imagenet_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -414,14 +394,14 @@ def _fill(
         count = len(wanted) - len(counters)
         parts = [f"{count - len(missing) - len(wrong)} of {count} weights match"]
         if missing:
-            parts.append(f"{len(missing)} are missing ({_some(missing)})")
+            parts.append(f"{len(missing)} are missing ({some(missing)})")
         if wrong:
             key = wrong[0]
             shapes = f"{key} is {tuple(tensors[key].shape)}, wanted {tuple(wanted[key].shape)}"
             parts.append(f"{len(wrong)} have another shape ({shapes})")
         rest = [key for key in everything if key.removeprefix(prefix) not in wanted]
         if rest:
-            parts.append(f"{len(rest)} in the file are not its own ({_some(rest)})")
+            parts.append(f"{len(rest)} in the file are not its own ({some(rest)})")
         raise CheckpointError(f"{where} does not fit {network.name}: {', '.join(parts)}")
     found = {key: tensors[key].detach().to(wanted[key].dtype).clone() for key in wanted if key in tensors}
     network.load_state_dict({**counters, **found}, assign=True)
@@ -429,95 +409,3 @@ def _fill(
         parameter.requires_grad_()
     used = {id(tensors[key]) for key in wanted if key in tensors}
     return tuple(found), tuple(key for key, value in everything.items() if id(value) not in used)
-
-
-def _some(names: Sequence[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
-
-
-# --- foreign names -------------------------------------------------------------------------------------------------
-
-# First convolution of the second stage's first block: every ResNet has it, and whatever stands before it is the prefix.
-_NAMED = re.compile(r"^(?P<prefix>.*?)layer1\.0\.conv1\.weight$")
-_NUMBERED = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)\.0\.conv1\.weight$")
-_SECOND_COPY = re.compile(r"momentum|encoder_k|target|teacher|ema|key")
-
-
-def _as_torchvision(tensors: Mapping[str, Tensor], path: Path) -> tuple[str, dict[str, Tensor]]:
-    """The prefix of a ResNet's weights and the weights under torchvision's names.
-
-    Where a file holds two copies (query and key encoder, student and teacher), the one that was trained by gradients.
-    """
-    named = [match["prefix"] for key in tensors if (match := _NAMED.match(key))]
-    numbered = [match["prefix"] for key in tensors if (match := _NUMBERED.match(key))]
-    prefixes = named or numbered
-    if not prefixes:
-        raise CheckpointError(
-            f"{path} holds no ResNet that can be recognised: none of its {len(tensors)} weights is called "
-            f"...layer1.0.conv1.weight ({_some(list(tensors))}); name the architecture if it is another network"
-        )
-    prefix = min(prefixes, key=lambda p: (bool(_SECOND_COPY.search(p)), len(p)))
-    mine = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    if not named:
-        mine = {_unnumbered(key, mine): value for key, value in mine.items()}
-    # Networks for small images often call the projection of a block its shortcut.
-    return prefix, {key.replace(".shortcut.", ".downsample."): value for key, value in mine.items()}
-
-
-def _unnumbered(key: str, weights: Mapping[str, Tensor]) -> str:
-    """`4.0.conv1.weight` -> `layer1.0.conv1.weight`, as the children of a ResNet are numbered in an nn.Sequential."""
-    stages = sorted(
-        int(match["number"]) for name in weights if (match := _NUMBERED.match(name)) and not match["prefix"]
-    )
-    number, _, rest = key.partition(".")
-    names = {"0": "conv1", "1": "bn1"} | {str(stage): f"layer{i}" for i, stage in enumerate(stages, start=1)}
-    return f"{names.get(number, number)}.{rest}"
-
-
-def _which_resnet(weights: Mapping[str, Tensor], path: Path) -> str:
-    """torchvision's name of the ResNet that has these weights.
-
-    Raises:
-        CheckpointError: none has.
-    """
-    blocks = [len({key.split(".")[1] for key in weights if key.startswith(f"layer{i}.")}) for i in range(1, 5)]
-    deep = "layer1.0.conv3.weight" in weights
-    names = {
-        "2-2-2-2": "resnet18",
-        "3-4-6-3": "resnet50" if deep else "resnet34",
-        "3-4-23-3": "resnet101",
-        "3-8-36-3": "resnet152",
-    }
-    found = names.get("-".join(map(str, blocks)))
-    if found is None or "conv1.weight" not in weights:
-        raise CheckpointError(
-            f"{path} holds a ResNet with {', '.join(map(str, blocks))} blocks in its stages, which is none of "
-            f"{', '.join(names)}; name the architecture if you know it"
-        )
-    return found
-
-
-# --- descriptions --------------------------------------------------------------------------------------------------
-
-
-def _validated(values: Any, path: Path) -> Description:
-    """What a file says of itself, checked.
-
-    Raises:
-        CheckpointError: it says nothing useful, or contradicts itself.
-    """
-    try:
-        description = Description.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise CheckpointError(
-            f"{path} does not say which backbone it holds ({field}: {first['msg'].lower()}): it is not a pretraining "
-            "checkpoint or an exported backbone of Surnia"
-        ) from error
-    if not len(description.mean) == len(description.std) == description.in_channels:
-        raise CheckpointError(
-            f"{path} contradicts itself: {description.in_channels} channels, but {len(description.mean)} means and "
-            f"{len(description.std)} deviations; export it anew"
-        )
-    return description

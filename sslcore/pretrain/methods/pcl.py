@@ -47,8 +47,7 @@ class PCL(MoCo):
         return StepResult(loss, to_remember=[key], terms={"loss": loss.detach(), **terms})
 
     def prototype_loss(self, query: Tensor, level: KMeansPrototypes, ids: Tensor) -> Tensor:
-        # An image without a cluster (-1) could not be read when the set was embedded; it takes some cluster for once.
-        own = level.assignments[ids].clamp(min=0)
+        own = level.assignments[ids]  # -1, and no part in the loss, for an image that could not be read when embedded
         return proto_nce(query, level.vectors, own, temperature=self.temperature, concentration=level.concentration)
 
     def chance(self, batch_size: int) -> dict[str, float]:
