@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torchvision
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from sslcore.augment import EvalView
@@ -20,6 +19,7 @@ from sslcore.nn import build_backbone
 from sslcore.pretrain.data.datasets import IMAGENET_MEAN, IMAGENET_STD
 from sslcore.pretrain.description import Description, validated
 from sslcore.pretrain.foreign_names import as_torchvision, first_channels, some, which_resnet
+from sslcore.pretrain.other_networks import Pixels, TorchvisionBackbone
 from sslcore.pretrain.probes.views import MatchingEvalView
 from sslcore.pretrain.recipe import BackboneSettings
 from sslcore.storage import newest_checkpoint, read_metadata, read_weights
@@ -87,18 +87,6 @@ class LoadedBackbone:
 def eval_resize(size: int) -> int:
     """Short side before the centre crop: 256 for 224 as everyone does; small images are shown whole."""
     return round(size * 256 / 224) if size >= 96 else size
-
-
-class Pixels(nn.Module):
-    """The pixels themselves as features: what every backbone must beat."""
-
-    def __init__(self, channels: int, size: int) -> None:
-        super().__init__()
-        self.name = "pixels"
-        self.dim = channels * size * size
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        return x.flatten(1)
 
 
 def load_backbone(
@@ -321,49 +309,6 @@ def _build(settings: BackboneSettings, in_channels: int, size: int) -> nn.Module
         )
     except (ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"cannot build a {settings.name} as described: {error}") from error
-
-
-class TorchvisionBackbone(nn.Module):
-    """A classification network of torchvision without its last linear layer.
-
-    Args:
-        name: as in `torchvision.models.get_model`.
-        in_channels: must be 3.
-
-    Raises:
-        CheckpointError: the network has no linear layer at its end, or the images do not have three channels.
-    """
-
-    def __init__(self, name: str, in_channels: int = 3) -> None:
-        super().__init__()
-        if in_channels != 3:
-            raise CheckpointError(f"torchvision's {name} takes images of 3 channels, not {in_channels}")
-        network = torchvision.models.get_model(name, weights=None)
-        ends = [
-            (path, layer)
-            for path, layer in network.named_modules()
-            if isinstance(layer, nn.Linear) and path.split(".")[0] in ("fc", "classifier", "head", "heads")
-        ]
-        if not ends:
-            raise CheckpointError(
-                f"torchvision's {name} does not end in a linear layer, so it is not clear what its features are"
-            )
-        path, layer = ends[-1]
-        network.set_submodule(path, nn.Identity())
-        self.network = network
-        self.name = name
-        self.dim = layer.in_features
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        return self.network(x)
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Under torchvision's own names."""
-        return self.network.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Under torchvision's own names."""
-        return self.network.load_state_dict(state_dict, strict, assign)
 
 
 def _fill(

@@ -5,7 +5,8 @@ from torch import nn
 
 from sslcore.errors import CheckpointError
 from sslcore.nn import build_backbone
-from sslcore.pretrain.backbones import Pixels, load_backbone
+from sslcore.pretrain.backbones import load_backbone
+from sslcore.pretrain.other_networks import Pixels
 from sslcore.pretrain.recipe import BackboneSettings
 from sslcore.storage import save_checkpoint, write_weights
 
