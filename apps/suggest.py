@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.folder_check import Finding
-from apps.recipes import flow
+from apps.recipe_text import flow
 from sslcore.errors import DataError
 from sslcore.pretrain.recipe import DataSettings, Recipe
 

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from apps.recipes import dump, flow, load, load_recipe, shipped, split_options
+from apps.recipe_text import dump, flow
+from apps.recipes import load, load_recipe, shipped, split_options
 from apps.schema import listing
 from apps.yaml_source import MAX_CHARACTERS, read_yaml
 from sslcore.errors import ConfigError
