@@ -104,7 +104,7 @@ def test_signals_to_the_whole_group_do_not_end_the_readers(number):
     assert len(list(pool(1).run((i, number if i == 2 else None) for i in range(6)))) == 6
 
 
-# Torch is imported once, and three runs forked off: one that is killed, one that leaves, one that does not guard itself.
+# Torch is imported once and three runs forked off: one is killed, one leaves, one does not guard itself.
 SCRIPT = """
 import os, sys, time
 from sslcore.pretrain.data.readers import ReaderPool
