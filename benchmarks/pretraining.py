@@ -92,7 +92,7 @@ def measure(row: str, seed: int, train: ImageArray, test: ImageArray, arguments:
 
 def recipe_of(method: str, seed: int, arguments: argparse.Namespace) -> Recipe:
     """The shipped recipe, at the budget of this benchmark."""
-    name = f"fashion_mnist_{method if method in OURS else 'simclr'}"
+    name = f"{method if method in OURS else 'simclr'}_tiny_fashion_mnist"
     changes = [
         f"--seed={seed}",
         f"--epochs={arguments.epochs}",
