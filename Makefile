@@ -18,10 +18,12 @@ help:
 
 # Stamps: an unchanged pyproject.toml is never installed twice.
 .venv/.demo: .venv/bin/python pyproject.toml
+	@echo "Installing PyTorch and the rest into .venv: several GB with its CUDA libraries, a few minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
 .venv/.dev: .venv/bin/python pyproject.toml
+	@echo "Installing PyTorch, the rest and the development tools into .venv: a few minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch .venv/.demo $@
 

@@ -218,6 +218,7 @@ def demo_options() -> Options:
     parser.option("--run", check.path, "the run's directory (default: runs/demo-<number>)", metavar="DIR")
     parser.option("--seed", check.whole(0), "of pictures, weights and views", metavar="N", default=0)
     parser.option("--steps", check.whole(1), "fewer or more steps than the recipe's", metavar="N")
+    parser.option("--threads", check.whole(1), "CPU threads (default: as many as there are idle cores)", metavar="N")
     return parser
 
 
@@ -229,7 +230,8 @@ def demo(arguments: Sequence[str]) -> int:
     run_names.refuse_existing(run_dir)
     from apps.demo import run
 
-    return run(run_dir, command=["surnia", "demo", *arguments], seed=args.seed, steps=args.steps)
+    command = ["surnia", "demo", *arguments]
+    return run(run_dir, command=command, seed=args.seed, steps=args.steps, threads=args.threads)
 
 
 def recipes(arguments: Sequence[str]) -> int:

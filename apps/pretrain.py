@@ -1,6 +1,5 @@
 """`surnia pretrain`: a run from a recipe, its report, and what to type next."""
 
-import math
 import os
 import resource
 import sys
@@ -12,12 +11,15 @@ from rich.table import Table
 
 from apps.report import Page
 from apps.report.figures import curve
+from sslcore.pretrain.build import build
+from sslcore.pretrain.history import History, read_history
 from sslcore.pretrain.loop import Plan, Pretraining
 from sslcore.pretrain.recipe import Recipe
-from sslcore.pretrain.run import Outcome, is_first_process, pretrain
+from sslcore.pretrain.run import Outcome, fit, is_first_process, pretrain
 from sslcore.storage import RunDirectory
 
 DRY_STEPS = 5
+SHOWN = 10  # unreadable images that are named at the end
 RUN_DIR = "SURNIA_RUN_DIR"  # tells processes that Lightning starts which directory the first one chose
 
 
@@ -25,20 +27,21 @@ def run(recipe: Recipe, *, run_dir: Path, recipe_text: str, command: list[str], 
     """Train in `run_dir`; returns the process's exit code, 128 + n after signal n."""
     if dry_run:
         return rehearse(recipe)
+    module = build(recipe)  # before the directory exists: a start that fails leaves nothing behind
     if not is_first_process():  # takes part, and leaves writing to the first
-        return pretrain(recipe, Path(os.environ.get(RUN_DIR, run_dir)), resume=resume, quiet=True).exit_code
+        return fit(module, Path(os.environ.get(RUN_DIR, run_dir)), resume=resume, quiet=True).exit_code
     os.environ[RUN_DIR] = str(run_dir)
 
     opened = (
-        RunDirectory.open(run_dir)
+        RunDirectory.open(run_dir, command=command)
         if resume
         else RunDirectory.create(run_dir, recipe=recipe_text, command=command, seed=recipe.seed)
     )
     with opened as directory:
-        outcome = pretrain(recipe, directory, resume=resume)
+        outcome = fit(module, directory, resume=resume)
         directory.set_status("stopped" if outcome.stopped else "finished")
-        if outcome.steps and not outcome.stopped:
-            write_report(recipe, outcome, directory.path)
+        if outcome.steps:
+            write_report(recipe, outcome, directory.path, recipe_text)
     summarise(recipe, outcome, run_dir)
     return outcome.exit_code
 
@@ -53,72 +56,85 @@ def summarise(recipe: Recipe, outcome: Outcome, run_dir: Path) -> None:
         console.print(f"{outcome.steps} steps at {outcome.images_per_second:,.0f} images/s.", highlight=False)
     else:
         console.print("The run was finished already; nothing was left to train.")
-    if outcome.bad_images:
-        console.print(f"{len(outcome.bad_images)} unreadable images were skipped; they are named above.")
+    for path, reason in outcome.bad_images[:SHOWN]:
+        console.print(f"skipped {path}: {reason}", soft_wrap=True, highlight=False)
+    if len(outcome.bad_images) > SHOWN:
+        console.print(f"... and {len(outcome.bad_images) - SHOWN} more unreadable images")
     if outcome.knn:
         console.print(f"kNN accuracy {outcome.knn[-1][1]:.3f} after epoch {outcome.knn[-1][0]:.1f}", highlight=False)
     console.print(f"Report: {run_dir / 'report.html'}\nNext:", soft_wrap=True, highlight=False)
-    console.print(f"  surnia evaluate knn {run_dir} --data DIR", soft_wrap=True, highlight=False)
+    data = recipe.data.path if outcome.module.images.labels is not None and recipe.data.path else "DIR"
+    console.print(f"  surnia evaluate knn {run_dir} --data {data}", soft_wrap=True, highlight=False)
     if recipe.backbone.name.startswith("resnet"):  # the others have no counterpart elsewhere
         export = f"  surnia export {run_dir} --to torchvision --out backbone.safetensors"
         console.print(export, soft_wrap=True, highlight=False)
 
 
-def write_report(recipe: Recipe, outcome: Outcome, run_dir: Path) -> None:
-    """`report.html` of a run: curves, diagnostics, and the recipe that made them."""
+def write_report(recipe: Recipe, outcome: Outcome, run_dir: Path, recipe_text: str) -> None:
+    """`report.html` of a run, finished or stopped: curves, diagnostics, skipped images, and the recipe behind them."""
+    history = read_history(run_dir)
     page = Page(
         title=f"Pretraining: {recipe.method.name} on {recipe.data.path or recipe.data.kind}",
-        lead=f"{outcome.steps} optimiser steps of {recipe.batch_size * recipe.accumulate} images, "
-        f"{outcome.images_per_second:,.0f} images a second, seed {recipe.seed}.",
-        footer=f"Run directory {run_dir}. The resolved recipe is recipe.yaml beside this page.",
+        lead=f"{history.steps:,} of {outcome.module.plan.updates:,} optimiser steps of "
+        f"{recipe.batch_size * recipe.accumulate} images, {outcome.images_per_second:,.0f} images a second, "
+        f"seed {recipe.seed}.",
+        footer=f"Run directory {run_dir}. Everything measured is in metrics.jsonl beside this page.",
     )
-    page.section("Loss")
-    loss_section(page, outcome.module, outcome)
-    if outcome.knn:
-        page.section("Nearest neighbours' accuracy")
-        page.figures((curve(outcome.knn, x="epoch", y="kNN accuracy", marked=True), "Weighted kNN on held-out images."))
-    if outcome.health:
-        page.section("Diagnostics")
-        diagnostics_section(page, outcome)
+    page.section("Training")
+    training_section(page, outcome.module, history)
+    if outcome.bad_images:
+        page.section("Skipped images")
+        page.table(["image", "reason"], [list(bad) for bad in outcome.bad_images])
+    page.section("Recipe")
+    page.code(recipe_text)
     page.write(run_dir / "report.html")
 
 
-def loss_section(page: Page, module: Pretraining, outcome: Outcome) -> None:
+def training_section(page: Page, module: Pretraining, history: History) -> None:
+    """Loss, probe and diagnostics, and what they can tell and what not."""
     chance = module.method.chance(module.recipe.batch_size)
     figures = []
-    for name, values in outcome.terms.items():
+    for name, values in history.terms.items():
         level = (chance[name], f"chance {chance[name]:.2f}") if name in chance else None
         caption = f"Mean training loss{'' if name == 'loss' else f', {name} term'}."
         if level:
             caption += " The dashed line is its value when embeddings carry no information."
         figures.append((curve(values, x="step", y=name, level=level), caption))
+    if history.knn:
+        drawn = curve(history.knn, x="epoch", y="kNN accuracy", marked=True)
+        figures.append((drawn, "Weighted kNN on held-out images."))
     page.figures(*figures)
+    if not history.health:
+        return
 
-
-def diagnostics_section(page: Page, outcome: Outcome) -> None:
-    """Std, RankMe, alignment and uniformity over the epochs; what they can tell and what not."""
-    health = outcome.health
-    dim = health[-1].dim
-    std = [(i + 1, h.std) for i, h in enumerate(health)]
-    rank = [(i + 1, h.rank_me) for i, h in enumerate(health)]
-    alignment = [(i + 1, h.alignment) for i, h in enumerate(health)]
-    uniformity = [(i + 1, h.uniformity) for i, h in enumerate(health)]
-    ideal = 1 / math.sqrt(dim)
     page.text(
-        "They show whether embeddings have collapsed, not how good they are: only an evaluation with labels tells that."
+        "The four diagnostics below tell whether embeddings have collapsed, not how good they are: that only an "
+        "evaluation with labels tells."
     )
+    health = history.health
+    (_, std), (_, spread) = health["embedding_std"][-1], health["embedding_spread"][-1]
+    ideal = std / spread if spread else 0.0
     page.figures(
         (
-            curve(std, x="epoch", y="std", level=(ideal, f"1/sqrt(d) = {ideal:.3f}"), marked=True, bottom=0),
+            curve(
+                health["embedding_std"], x="epoch", y="std", level=(ideal, f"1/sqrt(d) = {ideal:.3f}"), marked=True,
+                bottom=0,
+            ),
             "Standard deviation of the normalised embeddings: near 1/sqrt(d) when spread out, near 0 when collapsed.",
         ),
-        (curve(rank, x="epoch", y="RankMe", marked=True, bottom=0), "Effective rank of the backbone's features."),
-        (curve(alignment, x="epoch", y="alignment", marked=True), "Mean squared distance of two views of an image."),
         (
-            curve(uniformity, x="epoch", y="uniformity", marked=True),
+            curve(health["rank_me"], x="epoch", y="RankMe", marked=True, bottom=0),
+            "Effective rank of the backbone's features.",
+        ),
+        (
+            curve(health["alignment"], x="epoch", y="alignment", marked=True),
+            "Mean squared distance of two views of an image.",
+        ),
+        (
+            curve(health["uniformity"], x="epoch", y="uniformity", marked=True),
             "Log of the mean Gaussian potential; lower is more even.",
         ),
-    )
+    )  # fmt: skip
 
 
 def rehearse(recipe: Recipe) -> int:

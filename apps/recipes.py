@@ -159,7 +159,10 @@ def _text(name: str, folder: str) -> tuple[str, str, str]:
         inside = path / "recipe.yaml"
         if inside.is_file():
             return _read(inside), path.name, str(inside)
-        raise ConfigError(f"{name}  is a folder without a recipe.yaml; a recipe is a YAML file")
+        raise ConfigError(
+            f"{name}  is a folder without a recipe.yaml; to train on the images in it: surnia pretrain folder_cpu "
+            f"--data.path {name}, or surnia doctor --data {name} --write-recipe mine.yaml"
+        )
     if name in shipped(folder):
         return shipped_text(name, folder), name, f"{name}.yaml"
     if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:

@@ -50,7 +50,7 @@ def curve(
 
 def bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], *, y: str) -> Figure:
     """Grouped bars with their values written on top."""
-    figure, axes = _axes(5.6, 3.1)
+    figure, axes = _axes(9.4, 3.0)
     colours = [SOFT, "#c9a227", MARK, WARM]
     width = 0.8 / len(series)
     for i, (name, values) in enumerate(series.items()):
@@ -97,7 +97,7 @@ def neighbours(queries: np.ndarray, found: np.ndarray, right: np.ndarray, title:
 
 
 def embedding_map(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Figure:
-    """(n, 2) points coloured by class, each class named at the median of its points."""
+    """(n, 2) points coloured by class; classes are named at the median of their points where there is room."""
     figure = Figure(figsize=(9.4, 6.6))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
@@ -105,13 +105,26 @@ def embedding_map(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]
     # Neighbouring class numbers get distant colours.
     palette = palette[np.argsort((np.arange(len(classes)) * 13) % max(1, len(classes)), kind="stable")]
     axes.scatter(points[:, 0], points[:, 1], c=palette[labels], s=9, linewidths=0, alpha=0.8)
-    for c in np.unique(labels):
-        x, y = np.median(points[labels == c], axis=0)
+    for c, (x, y) in _apart(points, labels).items():
         axes.text(
             x, y, classes[c], fontsize=8.5, ha="center", va="center", color=INK,
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.2},
         )  # fmt: skip
     return figure
+
+
+def _apart(points: np.ndarray, labels: np.ndarray) -> dict[int, tuple[float, float]]:
+    """Where to write the classes' names: the median of each, the most compact first, none on top of another."""
+    width, height = np.ptp(points, axis=0)
+    spread = {
+        int(c): float(np.median(np.abs(points[labels == c] - np.median(points[labels == c], 0)))) for c in set(labels)
+    }
+    places: dict[int, tuple[float, float]] = {}
+    for c in sorted(spread, key=lambda c: spread[c]):
+        x, y = np.median(points[labels == c], axis=0)
+        if all(abs(x - a) > 0.1 * width or abs(y - b) > 0.03 * height for a, b in places.values()):
+            places[c] = (float(x), float(y))
+    return places
 
 
 def _place(axes: Axes, image: np.ndarray, x: float, y: float, frame: str | None) -> None:

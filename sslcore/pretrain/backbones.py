@@ -4,6 +4,7 @@ Weights are untrusted: what a file says of itself is checked, the network is lai
 is allocated for it unless names and shapes fit.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -234,6 +235,8 @@ def _checkpoint_of(path: Path) -> Path:
         skipped: list[str] = []
         found = newest_checkpoint(folder, report=skipped.append)
         if found is not None:
+            for sentence in skipped:
+                warnings.warn(f"{sentence}; {found.name} is used", stacklevel=2)
             return found
         if skipped:
             raise CheckpointError(f"{folder} holds no checkpoint that can be read: {'; '.join(skipped)}")

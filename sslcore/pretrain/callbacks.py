@@ -72,7 +72,9 @@ class Meter(pl.Callback):
             self._count += pl_module.recipe.batch_size
             self.overall_rate = self._count / (now - self._first_end)
         updates, accumulate = trainer.global_step, pl_module.recipe.accumulate
-        if (batch.step + 1) % accumulate or not (updates % self.every == 0 or updates == pl_module.plan.updates):
+        if (batch.step + 1) % accumulate:
+            return
+        if not (updates % self.every == 0 or updates in (1, pl_module.plan.updates)):
             return
 
         names = list(self._sums)
@@ -88,6 +90,13 @@ class Meter(pl.Callback):
         log(trainer, self.run, updates, epoch=epoch, **record)
         if self._display:
             self._display.update(updates, values["loss"], rate, epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        # A resumed run logs the same means as one that was not stopped in the middle of a window.
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._sums, self._counts = state["sums"], state["counts"]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self._display:

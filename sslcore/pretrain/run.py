@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,17 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
 
-from sslcore.augment import EvalView, RandomView, ViewSpec
-from sslcore.errors import CheckpointError, ConfigError, DataError
-from sslcore.nn import Backbone, build_backbone
-from sslcore.pretrain.backbones import eval_resize, load_backbone
+from sslcore.errors import CheckpointError, DataError
+from sslcore.pretrain.build import build, processes_here
 from sslcore.pretrain.callbacks import KNNProbe, Meter, Say, Watch
 from sslcore.pretrain.checkpoints import Checkpoints, FolderCheckpoints
-from sslcore.pretrain.data import open_images
+from sslcore.pretrain.data import ImageArray, iterate_eval, open_images
 from sslcore.pretrain.diagnostics import Health
-from sslcore.pretrain.loop import Images, Plan, Pretraining
-from sslcore.pretrain.methods import build_method
-from sslcore.pretrain.recipe import PCLSettings, Recipe, ViewSettings
+from sslcore.pretrain.loop import Images, Pretraining
+from sslcore.pretrain.probes.features import embed
+from sslcore.pretrain.recipe import Recipe
 from sslcore.storage import (
     RunDirectory,
     StopSignals,
@@ -43,7 +42,7 @@ class Outcome:
     """What came of a run.
 
     Attributes:
-        module: the trained module; `module.method.encoder` is the backbone.
+        module: what was trained, in evaluation mode; `module.method.encoder` is the backbone.
         stopped: a signal ended the run early.
         exit_code: what a shell expects: 0, or 128 plus the signal's number.
         steps: optimiser steps done in this process.
@@ -55,7 +54,7 @@ class Outcome:
         bad_images: (path, reason) of every image that could not be read and was skipped.
     """
 
-    module: Pretraining
+    module: Pretraining = field(repr=False)
     stopped: bool
     exit_code: int
     steps: int
@@ -71,113 +70,17 @@ class Outcome:
         """(step, loss) pairs of this process."""
         return self.terms.get("loss", [])
 
+    def features(self, pictures: Tensor, *, batch_size: int = 256) -> Tensor:
+        """Features of the trained backbone: (N, c, h, w) uint8 pictures of one size to (N, d) float32 on the CPU.
 
-def build(recipe: Recipe, images: Images | None = None) -> Pretraining:
-    """The module that a recipe describes: data opened, networks made from the recipe's seed.
-
-    Args:
-        recipe: see `sslcore.pretrain.recipe`.
-        images: used in place of what `recipe.data` names.
-
-    Raises:
-        DataError: the data cannot be used, or does not fit the method.
-        ConfigError: the recipe does not fit the data or this machine.
-    """
-    if images is None:
-        images = open_images(recipe.data, split="train", device=training_device(), processes=processes_here(recipe))
-    check_fit(recipe, images)
-    if recipe.method.needs_labels:
-        images = images.labelled()
-    torch.manual_seed(recipe.seed)
-    backbone_settings = recipe.backbone
-    size = recipe.views[0].size
-    encoder = build_backbone(
-        backbone_settings.name, stem=backbone_settings.stem, width=backbone_settings.width,
-        in_channels=images.channels, size=size,
-    )  # fmt: skip
-    if backbone_settings.weights:
-        start_from(encoder, backbone_settings.weights)
-    description = {
-        "method": recipe.method.name,
-        "backbone": backbone_settings.model_dump(mode="json"),
-        "in_channels": images.channels,
-        "mean": list(images.mean),
-        "std": list(images.std),
-        "size": size,
-    }
-    views = [random_view(settings, images) for settings in recipe.views for _ in range(settings.count)]
-    eval_view = EvalView(size=size, mean=images.mean, std=images.std, resize=eval_resize(size))
-    return Pretraining(build_method(recipe.method, encoder), images, recipe, views, eval_view, description)
-
-
-def random_view(settings: ViewSettings, images: Images) -> RandomView:
-    return RandomView(ViewSpec(**settings.model_dump(exclude={"count"})), mean=images.mean, std=images.std)
-
-
-def start_from(encoder: Backbone, source: str) -> None:
-    """Weights of a run or a file into a new backbone; both must be the same network."""
-    weights = load_backbone(source).backbone.state_dict()
-    ours = encoder.state_dict()
-    unlike = [key for key in ours if key not in weights or weights[key].shape != ours[key].shape]
-    unlike += [key for key in weights if key not in ours]
-    if unlike:
-        found, wanted = (tuple(t[unlike[0]].shape) if unlike[0] in t else "missing" for t in (weights, ours))
-        raise ConfigError(
-            f"backbone.weights: {source} is another network than backbone.name, stem, width and the images ask for: "
-            f"{len(unlike)} tensors differ, the first is {unlike[0]}, {found} there and {wanted} here"
-        )
-    encoder.load_state_dict(weights)
-
-
-def training_device() -> torch.device:
-    """Where this process will train; each of several on a machine has a GPU of its own."""
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
-    )
-
-
-def processes_here(recipe: Recipe) -> int:
-    """Processes on this machine."""
-    if recipe.devices != "auto":
-        return recipe.devices
-    return torch.cuda.device_count() if torch.cuda.is_available() else 1
-
-
-def check_fit(recipe: Recipe, images: Images) -> None:
-    """Everything about recipe, data and machine that can be known before the first step. All problems at once."""
-    method, problems = recipe.method, []
-    if len(images) < recipe.batch_size:
-        raise DataError(
-            f"{recipe.data.path or recipe.data.kind} holds {len(images)} images, fewer than one batch: set batch_size "
-            f"to {len(images)} or less"
-        )
-    if method.needs_labels and images.labels is None:
-        problems.append(
-            f"method.name: {method.name} needs labels, and these images have none; put each class in its own folder"
-        )
-    if isinstance(method, PCLSettings) and max(method.clusters) >= len(images):
-        problems.append(
-            f"method.clusters: {max(method.clusters)} clusters need more images than the {len(images)} there are"
-        )
-    if recipe.precision == "16" and not torch.cuda.is_available():
-        problems.append("precision: 16 needs a CUDA GPU, and there is none here; use bf16 or 32")
-    if recipe.sync_batchnorm and not torch.cuda.is_available():
-        problems.append("sync_batchnorm: needs CUDA GPUs, and there is none here; leave it false")
-    processes = processes_here(recipe) * recipe.nodes
-    if recipe.batch_size % processes:
-        problems.append(f"batch_size: {recipe.batch_size} does not divide among {processes} processes")
-    elif splits := recipe.batch_size // processes % getattr(method, "norm_splits", 1):
-        problems.append(
-            f"method.norm_splits: a process's batch of {recipe.batch_size // processes} does not divide into "
-            f"{getattr(method, 'norm_splits', 1)} equal parts ({splits} left over)"
-        )
-    if Plan(recipe, len(images)).updates == 0:
-        problems.append(
-            f"accumulate: {recipe.accumulate} batches make an optimiser step, and {recipe.epochs} epochs have only "
-            f"{recipe.epochs * (len(images) // recipe.batch_size)}; set it lower, or epochs higher"
-        )
-    if problems:
-        raise ConfigError(*problems)
+        The pictures are resized, cropped and normalised as in training's evaluations.
+        """
+        module = self.module
+        images = ImageArray(images=pictures, mean=module.images.mean, std=module.images.std)
+        device = next(module.method.parameters()).device
+        return embed(
+            module.method.encoder, iterate_eval(images, module.eval_view, batch_size, device=device), device
+        ).features
 
 
 def is_first_process() -> bool:
@@ -193,27 +96,46 @@ def pretrain(
     probe_images: Images | None = None,
     resume: bool = False,
     quiet: bool = False,
-    say: Say = lambda sentence: print(sentence, file=sys.stderr, flush=True),
+    say: Say | None = None,
 ) -> Outcome:
     """Train what the recipe says, and leave checkpoints, metrics and TensorBoard files in the run directory.
 
     Args:
         recipe: see `sslcore.pretrain.recipe`.
-        run: where it is written; None writes nothing. Of several processes only the first holds the RunDirectory;
-            the others are given its path.
         images: training images in place of what `recipe.data` names.
-        probe_images: labelled images for the kNN probe, in place of the data set's own second split.
-        resume: continue from the newest sound checkpoint of `run`, exactly where it was.
-        quiet: no progress display.
-        say: gets the diagnostics' sentences.
+        run, probe_images, resume, quiet, say: see `fit`.
 
     Raises:
         SurniaError: what went wrong and what to do about it.
     """
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    module = build(recipe, images)
-    module.say = say
+    return fit(build(recipe, images), run, probe_images=probe_images, resume=resume, quiet=quiet, say=say)
+
+
+def fit(
+    module: Pretraining,
+    run: RunDirectory | Path | None = None,
+    *,
+    probe_images: Images | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    say: Say | None = None,
+) -> Outcome:
+    """Train what `build` made.
+
+    Args:
+        module: see `build`.
+        run: where it is written; None writes nothing. Of several processes only the first holds the RunDirectory;
+            the others are given its path.
+        probe_images: labelled images for the kNN probe, in place of the data set's own second split.
+        resume: continue from the newest sound checkpoint of `run`, exactly where it was.
+        quiet: no progress display.
+        say: gets the sentences that a person should read; None prints them to stderr.
+
+    Raises:
+        SurniaError: what went wrong and what to do about it.
+    """
+    recipe = module.recipe
+    say = module.say = say or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
     run_path = run.path if isinstance(run, RunDirectory) else run
     run = run if isinstance(run, RunDirectory) else None
     start = resume_point(run_path / "checkpoints", say) if resume and run_path else None
@@ -236,7 +158,7 @@ def pretrain(
             callbacks.append(saver)  # last: what the others do belongs to the step that is saved
         trainer = build_trainer(recipe, run_path, callbacks, done)
         trainer.fit(module, ckpt_path=str(start) if start else None)
-
+    module.method.eval()
     return Outcome(
         module=module,
         stopped=saver is not None and saver.stopped,

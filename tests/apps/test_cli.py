@@ -338,7 +338,7 @@ def test_demo_takes_the_next_free_name(surnia, monkeypatch, tmp_path):
     surnia("demo", "--steps", "9")
     (run_dir,), keywords = calls[0]
     assert str(run_dir) == "runs/demo-4"
-    assert keywords == {"command": ["surnia", "demo", "--steps", "9"], "seed": 0, "steps": 9}
+    assert keywords == {"command": ["surnia", "demo", "--steps", "9"], "seed": 0, "steps": 9, "threads": None}
 
 
 def test_pretrain_gets_the_recipe_and_a_numbered_directory(surnia, trained, tmp_path):

@@ -169,6 +169,8 @@ def too_many_bad(name: str, bad: Sequence[tuple[str, str]], limit: int) -> DataE
     """The error for more unreadable images than a user allows, with the first few of them."""
     first = "; ".join(f"{path}: {reason}" for path, reason in bad[:3])
     more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+    if len(bad) <= limit:  # not too many: all there are
+        return DataError(f"none of the {len(bad)} images of {name} can be read ({first}{more}): repair or replace them")
     return DataError(
         f"{len(bad)} images of {name} cannot be read and {limit} are allowed ({first}{more}): "
         "repair or remove them, or raise data.bad_images"

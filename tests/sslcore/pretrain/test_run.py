@@ -11,10 +11,12 @@ from support.recipes import small_recipe
 
 from sslcore.errors import CheckpointError, ConfigError, DataError, SurniaError
 from sslcore.pretrain import run as run_module
+from sslcore.pretrain.build import build, check_fit
 from sslcore.pretrain.data import ImageArray
+from sslcore.pretrain.history import read_history
 from sslcore.pretrain.loop import Plan
 from sslcore.pretrain.methods import REGISTRY
-from sslcore.pretrain.run import build, check_fit, pretrain
+from sslcore.pretrain.run import pretrain
 from sslcore.storage import RunDirectory, load_checkpoint, newest_checkpoint
 
 
@@ -175,6 +177,25 @@ def test_without_a_run_directory_nothing_is_written(tmp_path, pictures, monkeypa
     assert outcome.steps == 5 and list(tmp_path.iterdir()) == []
 
 
+def test_the_outcome_is_ready_to_be_used(pictures):
+    """In evaluation mode, with the preprocessing of the run: the features of a picture do not depend on its company."""
+    outcome = pretrain(small_recipe(epochs=1), None, images=pictures, quiet=True)
+    assert not outcome.module.method.encoder.training
+    some = outcome.features(pictures.images[:5])
+    assert some.shape == (5, outcome.module.method.encoder.dim) and not some.requires_grad
+    torch.testing.assert_close(outcome.features(pictures.images)[:5], some, rtol=1e-4, atol=1e-5)
+    assert "Conv2d" not in repr(outcome)
+
+
+def test_a_resumed_run_logs_what_the_uninterrupted_one_logs(tmp_path, pictures):
+    recipe = small_recipe(epochs=5)  # 25 steps: a window of 20 and one of 5
+    run(tmp_path / "whole", recipe, pictures)
+    run(tmp_path / "parts", recipe, pictures, at=13, action=stop)
+    run(tmp_path / "parts", recipe, pictures, resume=True)
+    whole, parts = (read_history(tmp_path / name).terms["loss"] for name in ("whole", "parts"))
+    assert [step for step, _ in whole] == [1, 20, 25] and parts == whole
+
+
 def test_training_teaches_classes_that_are_easy_to_see(tmp_path, pictures):
     recipe = small_recipe("supcon", epochs=8, probe={"every_epochs": 8, "neighbours": 5})
     with directory(tmp_path / "run", recipe) as opened:
@@ -243,7 +264,7 @@ def test_a_run_that_sits_at_chance_says_so_once_and_names_the_term(pictures):
 
 
 def test_a_batch_that_is_larger_than_the_set_is_refused(pictures):
-    with pytest.raises(DataError, match="45 images, fewer than one batch: set batch_size to 45 or less"):
+    with pytest.raises(DataError, match="45 images are fewer than one batch of 64; set batch_size to 45 or less"):
         build(small_recipe(batch_size=64), pictures)
 
 
