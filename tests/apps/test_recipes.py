@@ -202,7 +202,8 @@ def test_a_recipe_that_is_not_there(tmp_path, monkeypatch):
         "no/where.yaml": "no/where.yaml  does not exist; nor does the folder no",
         "moco_resnet50_imagnet": "there is no recipe 'moco_resnet50_imagnet'; did you mean 'moco_resnet50_imagenet'?",
         "zzz": "there is no recipe 'zzz'; there are " + ", ".join(shipped()),
-        ".": ".  is a folder without a recipe.yaml; to train on the images in it: surnia pretrain folder_cpu --data.path ., or surnia doctor --data . --write-recipe mine.yaml",
+        ".": ".  is a folder without a recipe.yaml; to train on the images in it: surnia pretrain folder_cpu "
+        "--data.path ., or surnia doctor --data . --write-recipe mine.yaml",
     }.items():
         with pytest.raises(ConfigError) as caught:
             load(name, [], Recipe)
