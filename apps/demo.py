@@ -1,7 +1,6 @@
 """`surnia demo`: pretrain on pictures made of real drawings and photographs, and show what the backbone has learned."""
 
 import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +149,8 @@ def write_report(
         f"{len(train.images):,} unlabelled crops for {outcome.steps:,} steps, then had to tell {len(test.classes)} "
         "kinds of things apart in drawings and photographs that it had never seen.",
         footer=f"Seed {recipe.seed}. {outcome.images_per_second:,.0f} images a second. Run directory: {run_dir}. "
-        f"Command: {' '.join(command)}. Drawings: Kenney (kenney.nl), CC0. Photographs: scikit-image and scikit-learn.",
+        f"Command: {' '.join(command)}. Drawings: Kenney (kenney.nl), CC0, and Luis Zuno (the car). "
+        "Photographs: scikit-image and scikit-learn.",
     )
     page.section("Does it know more than before?")
     page.table(
@@ -186,18 +186,14 @@ def write_report(
     points = TSNE(init="pca", random_state=recipe.seed, perplexity=30).fit_transform(
         nn.functional.normalize(pretrained.test[chosen], dim=1).numpy()
     )
-    caption = "t-SNE of the pretrained features; colours and names are the classes, which training never saw."
-    names = [words(name) for name in test.classes]
-    page.figures((embedding_map(points, test.labels[chosen], names), caption))
+    caption = (
+        "t-SNE of the pretrained features: each crop among those that the network finds alike. It has seen no label."
+    )
+    page.figures((embedding_map(points, test.images[chosen]), caption))
 
     page.section("With your own pictures")
     page.code(next_commands(run_dir))
     page.write(run_dir / "report.html")
-
-
-def words(name: str) -> str:
-    """femalePerson -> female person"""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
 def one_per_class(crops: CropSet, rng: np.random.Generator, count: int) -> np.ndarray:
@@ -207,12 +203,12 @@ def one_per_class(crops: CropSet, rng: np.random.Generator, count: int) -> np.nd
 
 
 def neighbour_figure(scores: Scores, train: CropSet, test: CropSet, queries: np.ndarray) -> tuple[Figure, str]:
-    """The nearest training crops of each query, and how many of them are of its class."""
+    """The nearest training crops of each query, and how often such neighbours are of the query's class."""
     bank = nn.functional.normalize(scores.train, dim=1)
-    nearest = (nn.functional.normalize(scores.test[queries], dim=1) @ bank.t()).topk(SHOWN).indices.numpy()
-    right = train.labels[nearest] == test.labels[queries][:, None]
-    figure = neighbours(test.images[queries], train.images[nearest], right, scores.name)
-    return figure, f"{scores.name}: {right.sum()} of these {right.size} neighbours are of the query's class."
+    nearest = (nn.functional.normalize(scores.test, dim=1) @ bank.t()).topk(SHOWN).indices.numpy()
+    right = train.labels[nearest] == test.labels[:, None]
+    figure = neighbours(test.images[queries], train.images[nearest[queries]], right[queries], scores.name)
+    return figure, f"{scores.name}: of all held-out crops' neighbours {right.mean():.0%} are of the crop's class."
 
 
 def answer(scores: list[Scores]) -> str:

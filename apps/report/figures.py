@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -96,35 +95,27 @@ def neighbours(queries: np.ndarray, found: np.ndarray, right: np.ndarray, title:
     return figure
 
 
-def embedding_map(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Figure:
-    """(n, 2) points coloured by class; classes are named at the median of their points where there is room."""
-    figure = Figure(figsize=(9.4, 6.6))
+def embedding_map(points: np.ndarray, images: np.ndarray, *, columns: int = 44, rows: int = 28) -> Figure:
+    """Pictures laid out by their embedding: in each cell of a grid, the one that lies nearest to its middle.
+
+    Args:
+        points: (n, 2), a projection of the embeddings.
+        images: (n, 3, h, w) uint8, the picture of each point.
+        columns, rows: of the grid.
+    """
+    low, high = points.min(0), points.max(0)
+    cells = (points - low) / np.maximum(high - low, 1e-9) * (np.array([columns, rows]) - 1e-6)
+    off_centre = np.square(cells % 1 - 0.5).sum(1)
+    height, width = images.shape[2:]
+    sheet = np.full((rows, columns, height, width, 3), 255, np.uint8)
+    for i in np.argsort(-off_centre):  # the nearest is drawn last
+        column, row = cells[i].astype(int)
+        sheet[rows - 1 - row, column] = images[i].transpose(1, 2, 0)
+    figure = Figure(figsize=(9.9, 9.9 * rows * height / (columns * width)))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    palette = colormaps["turbo"](np.linspace(0.04, 0.96, len(classes)))
-    # Neighbouring class numbers get distant colours.
-    palette = palette[np.argsort((np.arange(len(classes)) * 13) % max(1, len(classes)), kind="stable")]
-    axes.scatter(points[:, 0], points[:, 1], c=palette[labels], s=9, linewidths=0, alpha=0.8)
-    for c, (x, y) in _apart(points, labels).items():
-        axes.text(
-            x, y, classes[c], fontsize=8.5, ha="center", va="center", color=INK,
-            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.2},
-        )  # fmt: skip
+    axes.imshow(sheet.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 3), interpolation="antialiased")
     return figure
-
-
-def _apart(points: np.ndarray, labels: np.ndarray) -> dict[int, tuple[float, float]]:
-    """Where to write the classes' names: the median of each, the most compact first, none on top of another."""
-    width, height = np.ptp(points, axis=0)
-    spread = {
-        int(c): float(np.median(np.abs(points[labels == c] - np.median(points[labels == c], 0)))) for c in set(labels)
-    }
-    places: dict[int, tuple[float, float]] = {}
-    for c in sorted(spread, key=lambda c: spread[c]):
-        x, y = np.median(points[labels == c], axis=0)
-        if all(abs(x - a) > 0.1 * width or abs(y - b) > 0.03 * height for a, b in places.values()):
-            places[c] = (float(x), float(y))
-    return places
 
 
 def _place(axes: Axes, image: np.ndarray, x: float, y: float, frame: str | None) -> None:

@@ -43,8 +43,7 @@ def page(tmp_path):
         (contact_sheet(images, 4), "sheet"),
         (neighbours(images[:2], images[:6].reshape(2, 3, 3, 8, 8), np.ones((2, 3), bool), "by"), "neighbours"),
     )
-    points = embedding_map(rng.normal(size=(9, 2)), np.arange(9) % 3, ["a", "b", "c"])
-    page.figures((points, "map"))
+    page.figures((embedding_map(rng.normal(size=(9, 2)), images, columns=4, rows=3), "map"))
     path = tmp_path / "report.html"
     page.write(path)
     return path.read_text()
@@ -102,3 +101,14 @@ def test_a_contact_sheet_holds_the_images_in_reading_order():
     assert sheet.shape == (12, 12, 3)
     assert (sheet[3, 3, 0], sheet[3, 9, 0], sheet[9, 3, 0]) == (0, 50, 100)
     assert sheet[9, 9, 0] == 255  # no fourth image
+
+
+def test_the_map_puts_pictures_where_their_points_are_and_the_middle_one_of_a_cell_on_top():
+    points = np.array([[0.0, 0.0], [10.0, 10.0], [6.0, 6.1], [6.2, 7.4]])
+    images = np.stack([np.full((3, 2, 2), value, np.uint8) for value in (10, 20, 30, 40)])
+    (axes,) = embedding_map(points, images, columns=2, rows=2).axes
+    sheet = axes.images[0].get_array()
+    assert sheet.shape == (4, 4, 3)
+    assert sheet[3, 0, 0] == 10  # bottom left
+    assert sheet[0, 3, 0] == 40  # top right: of the three in this cell the nearest to its middle
+    assert sheet[0, 0, 0] == sheet[3, 3, 0] == 255  # nobody there
