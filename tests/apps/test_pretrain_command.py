@@ -45,7 +45,8 @@ def test_a_run_leaves_all_it_promises(folder, capsys):
     assert facts["status"] == "finished" and facts["seed"] == 0 and facts["versions"]["torch"]
     assert facts["command"][:3] == ["surnia", "pretrain", "folder_cpu"]
     assert "batch_size: 6" in (run / "recipe.yaml").read_text()
-    assert "Loss" in (run / "report.html").read_text()
+    report = (run / "report.html").read_text()
+    assert "Mean training loss" in report and "pictures/07.png" in report and "batch_size: 6" in report
     assert [p.name for p in sorted((run / "checkpoints").iterdir())] == ["step-00000004", "step-00000006"]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {"loss", "images_per_second", "learning_rate", "embedding_std"} <= {key for line in lines for key in line}
