@@ -162,6 +162,7 @@ def _table(finding: Finding) -> Table:
         table.add_row("size", f"{widths[0]} x {heights[0]} pixels" if same else f"{spread}, middle side {finding.side}")
     total = finding.splits.get("train", 0)
     opened = "all" if finding.opened == total else f"{finding.opened:,} of {total:,} (--check all for the rest)"
+    opened += " of train" if len(finding.splits) > 1 else ""
     table.add_row("opened", f"{opened}, {len(finding.broken)} broken")
     return table
 
@@ -181,8 +182,8 @@ def _say_broken(console: Console, finding: Finding) -> None:
         console.print(f"... and {len(finding.broken) - SHOWN} more broken images.")
     if finding.broken:
         console.print("Pretraining names, counts and skips broken images, up to data.bad_images of them.")
-    for problem in finding.problems:
-        console.print(escape(problem))
+    for sentence in [*finding.problems, *finding.notes]:
+        console.print(escape(sentence))
 
 
 def _say_next(console: Console, finding: Finding, folder: Path, recipe_file: Path | None) -> None:

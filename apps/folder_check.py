@@ -1,6 +1,7 @@
 """What a folder of images holds, seen through the same eyes as pretraining: recognised, counted, every file opened."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ class Finding:
         broken: (path, reason) of those that could not be opened.
         opened: how many were tried.
         problems: other things that are wrong.
+        notes: what a person might not expect, though nothing is wrong.
     """
 
     title: str
@@ -48,6 +50,7 @@ class Finding:
     broken: list[tuple[str, str]] = field(default_factory=list)
     opened: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def images(self) -> int:
@@ -134,6 +137,8 @@ def _files(folder: Path, limit: int | None, progress: Progress) -> Finding:
     if files.labels is not None:
         counts = Counter(files.labels.tolist())
         finding.classes = {name: counts[i] for i, name in enumerate(files.classes)}
+    else:
+        finding.notes += _unused_classes(files.paths)
     held_out = _held_out(folder) if divided else None
     if isinstance(held_out, ImageFiles):
         finding.splits[held_out.root.name] = len(held_out)
@@ -141,6 +146,18 @@ def _files(folder: Path, limit: int | None, progress: Progress) -> Finding:
         finding.problems.append(held_out)
     _open_all(files, finding, limit, progress)
     return finding
+
+
+def _unused_classes(paths: list[str]) -> list[str]:
+    """Folders are no classes where other images lie beside them: said, because it is easily overlooked."""
+    loose = sum(os.sep not in path for path in paths)
+    folders = {path.split(os.sep, 1)[0] for path in paths if os.sep in path}
+    if not loose or len(folders) < 2:
+        return []
+    return [
+        f"{len(folders)} folders and {loose:,} images beside them: so the folders are not taken for classes; move the "
+        "loose images elsewhere if they are"
+    ]
 
 
 def _held_out(folder: Path) -> ImageFiles | str | None:

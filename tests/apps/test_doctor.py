@@ -61,6 +61,16 @@ def test_loose_images(tmp_path):
     pictures(tmp_path, 3)
     finding = inspect(tmp_path)
     assert (finding.title, finding.classes, finding.images) == ("loose images", {}, 3)
+    assert finding.notes == []
+
+
+def test_folders_that_are_no_classes_because_of_loose_images_are_mentioned(tmp_path):
+    pictures(tmp_path / "a", 2)
+    pictures(tmp_path / "b", 2)
+    pictures(tmp_path, 3)
+    finding = inspect(tmp_path)
+    assert (finding.title, finding.classes, finding.problems) == ("loose images", {}, [])
+    assert finding.notes[0].startswith("2 folders and 3 images beside them: so the folders are not taken for classes")
 
 
 @pytest.mark.parametrize("held_out", ["val", "test"])
