@@ -29,9 +29,9 @@ def build(recipe: Recipe, images: Images | None = None) -> Pretraining:
         torch.set_num_threads(recipe.threads)
     if images is None:
         images = open_images(recipe.data, split="train", device=training_device(), processes=processes_here(recipe))
-    check_fit(recipe, images)
-    if recipe.method.needs_labels:
+    if recipe.method.needs_labels and images.labels is not None:
         images = images.labelled()
+    check_fit(recipe, images)
     torch.manual_seed(recipe.seed)
     backbone_settings = recipe.backbone
     size = recipe.views[0].size

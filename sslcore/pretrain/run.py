@@ -20,7 +20,7 @@ from sslcore.errors import CheckpointError, DataError
 from sslcore.pretrain.build import build, processes_here
 from sslcore.pretrain.callbacks import KNNProbe, Meter, Say, Watch
 from sslcore.pretrain.checkpoints import Checkpoints, FolderCheckpoints
-from sslcore.pretrain.data import ImageArray, iterate_eval, open_images
+from sslcore.pretrain.data import ImageArray, NoSuchSplit, iterate_eval, open_images
 from sslcore.pretrain.diagnostics import Health
 from sslcore.pretrain.loop import Images, Pretraining
 from sslcore.pretrain.probes.features import embed
@@ -148,7 +148,7 @@ def fit(
     with silenced():
         meter = Meter(run, quiet=quiet)
         watch = Watch(run, meter, say)
-        probe = knn_probe(recipe, module.images, probe_images, run, stop=lambda: signals.received is not None)
+        probe = knn_probe(recipe, module.images, probe_images, run, lambda: signals.received is not None, say)
         callbacks: list[pl.Callback] = [meter, *([watch] if recipe.diagnostics else []), *([probe] if probe else [])]
         saver = None
         if run_path is not None:
@@ -216,15 +216,19 @@ def build_trainer(recipe: Recipe, run: Path | None, callbacks: list[pl.Callback]
 
 
 def knn_probe(
-    recipe: Recipe, images: Images, queries: Images | None, run: RunDirectory | None, stop: Callable[[], bool]
+    recipe: Recipe, images: Images, queries: Images | None, run: RunDirectory | None, stop: Callable[[], bool], say: Say
 ) -> KNNProbe | None:
-    """The probe, if the images have labels and there is a second split to ask about."""
+    """The probe, if the images have labels and there is a second split to ask about; a split that is there but cannot
+    be used is named."""
     if images.labels is None or not recipe.probe.every_epochs:
         return None
     if queries is None:
         try:
             queries = open_images(recipe.data, split="validation" if recipe.data.validation else "test")
-        except DataError:  # a plain folder has one split
+        except NoSuchSplit:  # a plain folder has one
+            return None
+        except DataError as error:
+            say(f"training goes on without the kNN probe: {error}")
             return None
     if queries.labels is None:
         return None

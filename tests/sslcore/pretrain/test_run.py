@@ -7,6 +7,7 @@ import signal
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from support.recipes import small_recipe
 
 from sslcore.errors import CheckpointError, ConfigError, DataError, SurniaError
@@ -261,6 +262,33 @@ def test_a_run_that_sits_at_chance_says_so_once_and_names_the_term(pictures):
     outcome = pretrain(recipe, None, images=pictures, quiet=True, say=said.append)
     assert set(outcome.terms) == {"loss", "instance", "prototype"}
     assert len(said) == len({sentence.split(" has ")[0] for sentence in said})
+
+
+def test_unlabelled_images_do_not_count_for_a_method_that_needs_labels(pictures):
+    labels = torch.where(torch.arange(45) < 6, pictures.labels, -1)
+    some = ImageArray(images=pictures.images, labels=labels, classes=pictures.classes)
+    with pytest.raises(DataError, match="6 images are fewer than one batch of 8"):
+        build(small_recipe("supcon"), some)
+
+
+def test_a_second_split_that_cannot_be_used_is_named_and_one_that_is_not_there_is_no_news(tmp_path, pictures):
+    def said_about(folder):
+        said = []
+        recipe = small_recipe(epochs=1, data={"path": str(folder)}, probe={"every_epochs": 1})
+        outcome = pretrain(recipe, None, images=pictures, quiet=True, say=said.append)
+        assert outcome.knn == []
+        return said
+
+    for name in "ab":
+        (tmp_path / "plain" / name).mkdir(parents=True)
+        (tmp_path / "split" / "train" / name).mkdir(parents=True)
+        for folder in (tmp_path / "plain" / name, tmp_path / "split" / "train" / name):
+            Image.new("RGB", (8, 8)).save(folder / "0.png")
+    (tmp_path / "split" / "val" / "c").mkdir(parents=True)  # a class that training does not know
+    Image.new("RGB", (8, 8)).save(tmp_path / "split" / "val" / "c" / "0.png")
+    assert said_about(tmp_path / "plain") == []
+    (sentence,) = said_about(tmp_path / "split")
+    assert sentence.startswith("training goes on without the kNN probe: ")
 
 
 def test_a_batch_that_is_larger_than_the_set_is_refused(pictures):
