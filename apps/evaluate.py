@@ -16,7 +16,7 @@ from apps.probing import (
     show,
     workers_for,
 )
-from sslcore.pretrain.backbones import LoadedBackbone
+from sslcore.backbones.loading import LoadedBackbone
 from sslcore.pretrain.probes.accuracy import topk_accuracy
 from sslcore.pretrain.probes.finetune import finetune as tune
 from sslcore.pretrain.probes.knn import knn_votes

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from sslcore.pretrain.backbones import load_backbone
+from sslcore.backbones.loading import load_backbone
 from sslcore.pretrain.export import export_backbone
 
 

@@ -15,8 +15,9 @@ from sslcore.pretrain.build import build
 from sslcore.pretrain.history import History, read_history
 from sslcore.pretrain.loop import Plan, Pretraining
 from sslcore.pretrain.recipe import Recipe
-from sslcore.pretrain.run import Outcome, fit, is_first_process, pretrain
+from sslcore.pretrain.run import Outcome, fit, pretrain
 from sslcore.storage import RunDirectory
+from sslcore.training.lightning import is_first_process
 
 DRY_STEPS = 5
 SHOWN = 10  # unreadable images that are named at the end

@@ -13,8 +13,8 @@ from rich.progress import track
 from rich.table import Table
 
 from apps.recipes import load, shipped
+from sslcore.backbones.loading import LoadedBackbone, load_backbone, random_backbone
 from sslcore.errors import ConfigError
-from sslcore.pretrain.backbones import LoadedBackbone, load_backbone, random_backbone
 from sslcore.pretrain.data import ImageArray, ImageFiles, iterate_eval
 from sslcore.pretrain.probes.features import Features, embed
 from sslcore.pretrain.recipe import DataSettings, Recipe

@@ -12,8 +12,12 @@ _HOME = {
         "info_nce", "nt_xent", "sup_con", "proto_nce", "max_margin", "triplet", "n_pair", "hinge_clustering",
         "negative_cosine", "swapped_prediction", "sinkhorn", "concentrations",
     ),
+    "backbones": ("LoadedBackbone", "load_backbone"),
     "memory": ("FeatureQueue", "ClassMeans", "LearnedPrototypes", "KMeansPrototypes", "MomentumEncoder"),
 }  # fmt: skip
-_MODULES = {"augment", "distributed", "errors", "losses", "memory", "nn", "ops", "pretrain", "random", "storage"}
+_MODULES = {
+    "augment", "backbones", "distributed", "errors", "losses", "memory", "nn", "ops", "pretrain", "random", "settings",
+    "storage",
+}  # fmt: skip
 
 __all__, __getattr__, __dir__ = attach(__name__, _HOME, _MODULES)

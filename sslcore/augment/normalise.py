@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Per channel, of pixel values in [0, 1]."""
+
 
 def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]]:
     """Mean and standard deviation as lists of one or three numbers; ValueError otherwise."""

@@ -10,7 +10,6 @@ _HOME = {
     "run": ("Outcome", "pretrain"),
     "method": ("Batch", "Method", "Progress", "StepResult"),
     "data": ("ImageArray", "ImageFiles", "open_images"),
-    "backbones": ("LoadedBackbone", "load_backbone"),
     "export": ("ExportReport", "export_backbone"),
 }
 

@@ -5,9 +5,9 @@ import os
 import torch
 
 from sslcore.augment import EvalView, RandomView, ViewSpec
+from sslcore.backbones.loading import eval_resize, load_backbone
 from sslcore.errors import ConfigError, DataError
 from sslcore.nn import Backbone, build_backbone
-from sslcore.pretrain.backbones import eval_resize, load_backbone
 from sslcore.pretrain.data import open_images
 from sslcore.pretrain.loop import Images, Plan, Pretraining
 from sslcore.pretrain.methods import build_method

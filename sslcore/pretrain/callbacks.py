@@ -1,18 +1,15 @@
 """What watches a run: progress for a person, metrics for a file, a kNN probe, and diagnostics that speak up."""
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from sslcore.distributed import all_reduce_sum, world_size
-from sslcore.errors import DataError, SurniaError
+from sslcore.errors import DataError
 from sslcore.pretrain.data import iterate_eval
 from sslcore.pretrain.diagnostics import Health, measure_health, verdict
 from sslcore.pretrain.loop import Images, Pretraining
@@ -20,8 +17,11 @@ from sslcore.pretrain.method import Batch
 from sslcore.pretrain.probes.knn import knn_accuracy
 from sslcore.pretrain.recipe import ProbeSettings
 from sslcore.storage import RunDirectory
+from sslcore.training.display import Display
+from sslcore.training.metrics import check_finite, log
+from sslcore.training.resuming import Say
 
-Say = Callable[[str], None]
+DIVERGED = "lower optimizer.lr, lengthen optimizer.warmup_epochs, or use precision 32"
 
 
 class Meter(pl.Callback):
@@ -56,7 +56,7 @@ class Meter(pl.Callback):
         self._since = time.perf_counter() - pl_module.paused
         self.first_step = trainer.global_step
         if trainer.is_global_zero and not self.quiet:
-            self._display = Display(pl_module.plan.updates, done=trainer.global_step)
+            self._display = Display(pl_module.plan.updates, done=trainer.global_step, what="pretraining")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
@@ -83,13 +83,14 @@ class Meter(pl.Callback):
         rate = self._batches * pl_module.recipe.batch_size / (now - self._since)
         self._sums, self._counts, self._batches, self._since = {}, {}, 0, now
         epoch = (batch.step + 1) / pl_module.plan.steps_per_epoch
-        check_finite(values, updates, epoch)
+        check_finite(values, updates, epoch, remedy=DIVERGED)
         for name, value in values.items():
             self.terms.setdefault(name, []).append((updates, value))
         record = {**values, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate}
         log(trainer, self.run, updates, epoch=epoch, **record)
         if self._display:
-            self._display.update(updates, values["loss"], rate, epoch)
+            text = f"epoch {epoch:.1f}  loss {values['loss']:.3f}  {rate:,.0f} images/s"
+            self._display.update(updates, text)
 
     def state_dict(self) -> dict[str, Any]:
         # A resumed run logs the same means as one that was not stopped in the middle of a window.
@@ -105,56 +106,6 @@ class Meter(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         if self._display:
             self._display.close()
-
-
-def check_finite(values: dict[str, float], updates: int, epoch: float) -> None:
-    bad = [name for name, value in values.items() if value != value or abs(value) == float("inf")]
-    if bad:
-        raise SurniaError(
-            f"{bad[0]} is {values[bad[0]]} before step {updates} (epoch {epoch:.1f}): lower optimizer.lr, lengthen "
-            "optimizer.warmup_epochs, or use precision 32 (what is not finite is never saved as a checkpoint)"
-        )
-
-
-def log(trainer: pl.Trainer, run: RunDirectory | None, step: int, **values: float) -> None:
-    """One line of the metrics file, and the same for TensorBoard."""
-    if run is not None and trainer.is_global_zero:
-        run.log_metrics(step, **values)
-        if trainer.logger is not None:
-            trainer.logger.log_metrics(values, step=step)
-
-
-class Display:
-    """A progress bar where there is a terminal, a line every `seconds` where there is none."""
-
-    def __init__(self, total: int, *, done: int, seconds: float = 10.0) -> None:
-        self.total = total
-        self.seconds = seconds
-        self._said = time.perf_counter()
-        self._start, self._first = time.perf_counter(), done
-        self._bar: Progress | None = None
-        if sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn("[bold]pretraining"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True),
-            )  # fmt: skip
-            self._task = self._bar.add_task("", total=total, completed=done, text="")
-            self._bar.start()
-
-    def update(self, done: int, loss: float, rate: float, epoch: float) -> None:
-        text = f"epoch {epoch:.1f}  loss {loss:.3f}  {rate:,.0f} images/s"
-        if self._bar:
-            self._bar.update(self._task, completed=done, text=text)
-            return
-        now = time.perf_counter()
-        if now - self._said >= self.seconds or done == self.total:
-            self._said = now
-            left = (now - self._start) / max(1, done - self._first) * (self.total - done)
-            print(f"step {done}/{self.total}  {text}  {left:.0f} s left", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self._bar:
-            self._bar.stop()
 
 
 class EpochCallback(pl.Callback):

@@ -21,8 +21,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from sslcore.backbones.loading import LoadedBackbone, load_backbone
 from sslcore.errors import CheckpointError
-from sslcore.pretrain.backbones import LoadedBackbone, load_backbone
 from sslcore.storage import read_weights, write_bytes, write_weights
 
 Target = Literal["torchvision", "detectron2"]

@@ -5,11 +5,9 @@ ours: they follow from the batch's number. So there is one way to stop and one w
 stream, and Lightning's rules for restarts at the start, the end and between epochs never come into play.
 """
 
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
@@ -23,6 +21,7 @@ from sslcore.pretrain.data import ImageArray, ImageFiles, RawBatch, TrainLoader,
 from sslcore.pretrain.method import Batch, Method, Progress, StepResult
 from sslcore.pretrain.optim import build_optimizer, build_schedule
 from sslcore.pretrain.recipe import Recipe
+from sslcore.training.random_state import random_state, restore_random_state
 
 Images = ImageArray | ImageFiles
 
@@ -205,6 +204,18 @@ class Pretraining(pl.LightningModule):
 
     # --- what must survive
 
+    @property
+    def batches(self) -> int:
+        return self.plan.batches
+
+    @property
+    def accumulate(self) -> int:
+        return self.recipe.accumulate
+
+    def before_checkpoint(self) -> None:
+        if self.stream is not None:
+            self.stream.loader.merge_bad()  # each process met its own share of the images
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["surnia"] = {**self.description, "step": self.global_step}
         checkpoint["random"] = random_state()
@@ -221,25 +232,3 @@ class Pretraining(pl.LightningModule):
         if self._random_state is not None:
             restore_random_state(self._random_state)
             self._random_state = None
-
-
-def random_state() -> dict[str, Any]:
-    """The state of every generator that a method might draw from."""
-    state: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Undo what happened to the generators since `random_state`."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    np.random.set_state(tuple(state["numpy"]))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

@@ -8,20 +8,9 @@ The text under a field is its help on the command line.
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Widths = Annotated[list[Count], Field(min_length=1)]
-
-
-class Settings(BaseModel):
-    """A group of settings: no unknown keys, no changes after reading, the docstring under a field is its help."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
+from sslcore.settings import BackboneSettings, Count, Fraction, NonNegative, Positive, Settings, Widths
 
 # --- methods -----------------------------------------------------------------------------------------------------
 
@@ -156,19 +145,6 @@ MethodSettings = Annotated[
 ]
 
 # --- what is trained on what ---------------------------------------------------------------------------------------
-
-
-class BackboneSettings(Settings):
-    """The network whose features are wanted."""
-
-    name: Literal["resnet18", "resnet34", "resnet50", "tiny", "pixel_encoder"] = "resnet50"
-    """torchvision's ResNets; `tiny`, residual, for CPU work; `pixel_encoder`, the four convolutions of CURL."""
-    stem: Literal["imagenet", "small"] = "imagenet"
-    """`small`: 3x3 stride 1 and no max-pool, for images up to about 64 pixels. ResNets only."""
-    width: Count = 32
-    """First-stage width of `tiny` and of `pixel_encoder`."""
-    weights: str | None = None
-    """Start from this run directory or weight file instead of random weights."""
 
 
 class DataSettings(Settings):

@@ -1,11 +1,7 @@
 """`pretrain`: from a recipe to a run directory with checkpoints, metrics and a backbone."""
 
-import contextlib
-import logging
-import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +12,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
-from sslcore.errors import CheckpointError, DataError
+from sslcore.errors import DataError
 from sslcore.pretrain.build import build, processes_here
 from sslcore.pretrain.callbacks import KNNProbe, Meter, Say, Watch
-from sslcore.pretrain.checkpoints import Checkpoints, FolderCheckpoints
 from sslcore.pretrain.data import ImageArray, NoSuchSplit, iterate_eval, open_images
 from sslcore.pretrain.diagnostics import Health
 from sslcore.pretrain.loop import Images, Pretraining
@@ -29,12 +24,11 @@ from sslcore.storage import (
     RunDirectory,
     StopSignals,
     checkpoint_step,
-    list_checkpoints,
-    newest_checkpoint,
     set_aside_after,
 )
-
-PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+from sslcore.training.checkpoints import Checkpoints, FolderCheckpoints
+from sslcore.training.lightning import PRECISION, silenced
+from sslcore.training.resuming import resume_point
 
 
 @dataclass
@@ -81,11 +75,6 @@ class Outcome:
         return embed(
             module.method.encoder, iterate_eval(images, module.eval_view, batch_size, device=device), device
         ).features
-
-
-def is_first_process() -> bool:
-    """Before any process group exists: torchrun, Lightning and SLURM all tell the rank in the environment."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def pretrain(
@@ -173,19 +162,6 @@ def fit(
     )
 
 
-def resume_point(folder: Path, say: Say) -> Path | None:
-    """The newest sound checkpoint; None, said in words, if the run was ended before its first."""
-    start = newest_checkpoint(folder, report=say)
-    if start is None and list_checkpoints(folder):
-        raise CheckpointError(
-            f"no checkpoint in {folder} is sound, so the run cannot be continued; restore one of them from a copy, or "
-            "start a new run"
-        )
-    if start is None:
-        say("the run was ended before its first checkpoint: it begins anew")
-    return start
-
-
 def build_trainer(recipe: Recipe, run: Path | None, callbacks: list[pl.Callback], done: int) -> pl.Trainer:
     """A Lightning trainer that leaves data, checkpoints, progress and signals to us; `done` steps are behind it."""
     on_gpu = torch.cuda.is_available()
@@ -233,18 +209,3 @@ def knn_probe(
     if queries.labels is None:
         return None
     return KNNProbe(images.labelled(), queries.labelled(), recipe.probe, run, stop)
-
-
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Without Lightning's advice about logging intervals, workers and eval mode: those matters are settled here."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
-        warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

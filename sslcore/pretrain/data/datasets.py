@@ -14,10 +14,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from sslcore.augment.normalise import IMAGENET_MEAN, IMAGENET_STD
 from sslcore.errors import DataError
 from sslcore.storage.files import show_path
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 NO_LABEL = -1
 """Label of an image without one, in a set of which others are labelled (STL-10)."""

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslcore.augment import RandomView, ViewSpec
+from sslcore.backbones.loading import LoadedBackbone
+from sslcore.backbones.views import MatchingRandomView
 from sslcore.errors import DataError, SurniaError
-from sslcore.pretrain.backbones import LoadedBackbone
 from sslcore.pretrain.data import ImageArray, ImageFiles, RawBatch, TrainLoader, iterate_eval
 from sslcore.pretrain.probes.accuracy import topk_accuracy
 from sslcore.pretrain.probes.features import embed
 from sslcore.pretrain.probes.subsets import balanced_share
-from sslcore.pretrain.probes.views import MatchingRandomView
 
 Images = ImageArray | ImageFiles
 HEAD_RATE = 10.0

@@ -6,12 +6,12 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
+from sslcore.backbones.loading import LoadedBackbone, load_backbone
 from sslcore.errors import CheckpointError
 from sslcore.nn import build_backbone
 from sslcore.pretrain import export
-from sslcore.pretrain.backbones import LoadedBackbone, load_backbone
 from sslcore.pretrain.export import detectron2_name, export_backbone
-from sslcore.pretrain.recipe import BackboneSettings
+from sslcore.settings import BackboneSettings
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -2,12 +2,12 @@ import pytest
 import torch
 from PIL import Image
 
+from sslcore.backbones.loading import LoadedBackbone, load_backbone
 from sslcore.errors import DataError, SurniaError
 from sslcore.nn import build_backbone
-from sslcore.pretrain.backbones import LoadedBackbone, load_backbone
 from sslcore.pretrain.data import ImageArray, ImageFiles
 from sslcore.pretrain.probes.finetune import finetune
-from sslcore.pretrain.recipe import BackboneSettings
+from sslcore.settings import BackboneSettings
 
 NOISE = torch.Generator().manual_seed(7)
 

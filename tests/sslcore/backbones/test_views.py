@@ -3,7 +3,7 @@ import torch
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from sslcore.augment import EvalView, ViewSpec
-from sslcore.pretrain.probes.views import MatchingEvalView, MatchingRandomView, match_channels
+from sslcore.backbones.views import MatchingEvalView, MatchingRandomView, match_channels
 
 COLOUR = torch.randint(0, 256, (3, 3, 12, 12), dtype=torch.uint8)
 GREY = COLOUR[:, :1]

@@ -15,14 +15,14 @@ import torchvision
 from torch import Tensor, nn
 
 from sslcore.augment import EvalView
+from sslcore.augment.normalise import IMAGENET_MEAN, IMAGENET_STD
+from sslcore.backbones.description import Description, validated
+from sslcore.backbones.foreign_names import as_torchvision, first_channels, some, which_resnet
+from sslcore.backbones.other_networks import Pixels, TorchvisionBackbone
+from sslcore.backbones.views import MatchingEvalView
 from sslcore.errors import CheckpointError
 from sslcore.nn import build_backbone
-from sslcore.pretrain.data.datasets import IMAGENET_MEAN, IMAGENET_STD
-from sslcore.pretrain.description import Description, validated
-from sslcore.pretrain.foreign_names import as_torchvision, first_channels, some, which_resnet
-from sslcore.pretrain.other_networks import Pixels, TorchvisionBackbone
-from sslcore.pretrain.probes.views import MatchingEvalView
-from sslcore.pretrain.recipe import BackboneSettings
+from sslcore.settings import BackboneSettings
 from sslcore.storage import newest_checkpoint, read_metadata, read_weights
 
 IN_CHECKPOINT = "method.encoder."

@@ -1,14 +1,13 @@
 """When checkpoints are written, and how: Lightning's dictionary in the folders of `sslcore.storage`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from sslcore.errors import CheckpointError
-from sslcore.pretrain.method import Batch
 from sslcore.storage import StopSignals, load_checkpoint, prune_checkpoints, save_checkpoint, step_folder
 
 
@@ -25,6 +24,30 @@ class FolderCheckpoints(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         raise CheckpointError("checkpoints are pruned by Surnia alone, after the newest one has verified")
+
+
+class Resumable(Protocol):
+    """What `Checkpoints` asks of the module that it saves.
+
+    Attributes:
+        batches: batches of the whole run.
+        accumulate: batches an optimiser step.
+    """
+
+    @property
+    def batches(self) -> int: ...
+
+    @property
+    def accumulate(self) -> int: ...
+
+    def before_checkpoint(self) -> None:
+        """Bring together what the processes hold apart, before the first one writes."""
+
+
+class Numbered(Protocol):
+    """A batch that knows its place in the run."""
+
+    step: int
 
 
 class Checkpoints(pl.Callback):
@@ -54,16 +77,16 @@ class Checkpoints(pl.Callback):
         self.signals.__exit__(None, None, None)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Numbered, batch_idx: int
     ) -> None:
         done = batch.step + 1
-        plan, accumulate = pl_module.plan, pl_module.recipe.accumulate
-        if done % accumulate:
+        module: Resumable = pl_module
+        if done % module.accumulate:
             return
         stop = self.signals.received is not None
         if trainer.world_size > 1:
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if stop or done == plan.batches or trainer.global_step % self.every == 0:
+        if stop or done == module.batches or trainer.global_step % self.every == 0:
             self.save(trainer, pl_module)
         if stop:
             self.stopped = True
@@ -71,11 +94,11 @@ class Checkpoints(pl.Callback):
 
     def save(self, trainer: pl.Trainer, module: Any) -> None:
         # Weights that are not finite are not saved: the sound checkpoint before them is worth more.
-        norms = torch.stack(torch._foreach_norm([p.detach() for p in module.method.parameters()]))
+        norms = torch.stack(torch._foreach_norm([p.detach() for p in module.parameters()]))
         if not trainer.strategy.reduce_boolean_decision(bool(norms.isfinite().all()), all=True):
             return
         path = step_folder(self.folder, trainer.global_step)
-        module.stream.loader.merge_bad()  # each process met its own share of the images
+        module.before_checkpoint()
         if path != self.saved:  # a folder of that name may be there all the same, and damaged: it is replaced
             trainer.save_checkpoint(path)
         if trainer.is_global_zero:

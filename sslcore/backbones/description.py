@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sslcore.errors import CheckpointError
-from sslcore.pretrain.recipe import BackboneSettings
+from sslcore.settings import BackboneSettings
 
 
 class Description(BaseModel):

@@ -3,11 +3,11 @@ import torch
 import torchvision
 from torch import nn
 
+from sslcore.backbones.loading import load_backbone
+from sslcore.backbones.other_networks import Pixels
 from sslcore.errors import CheckpointError
 from sslcore.nn import build_backbone
-from sslcore.pretrain.backbones import load_backbone
-from sslcore.pretrain.other_networks import Pixels
-from sslcore.pretrain.recipe import BackboneSettings
+from sslcore.settings import BackboneSettings
 from sslcore.storage import save_checkpoint, write_weights
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

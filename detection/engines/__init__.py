@@ -1,0 +1,1 @@
+"""Networks that the open-world parts work in; each adapts one detection library."""
