@@ -8,7 +8,7 @@ All forms make the same kind of view of the same images (crop of .2 to 1 of the 
 80 %, grayscale of 20 %, normalisation; decoding is left out) and take turns, so that whatever else the machine does
 disturbs all alike. Times are medians; ratios are medians over the rounds of that round's ratio, above 1 where ours is
 faster. torchvision changes one image at a time, so with several threads it gets as many worker processes, each with its
-images at hand and nothing to send back. kornia works on batches, without antialiasing in its crop.
+images at hand, nothing to receive and nothing to send back. kornia works on batches, without antialiasing in its crop.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable
 from multiprocessing.pool import Pool
+from typing import NamedTuple
 
 import torch
 from alternate import Forms, hardware, measure, table
@@ -60,19 +61,30 @@ def view_forms(n: int, side: int, size: int, blur: float, device: torch.device, 
     forms: Forms = {"RandomView": ours}
     if device.type == "cpu":
         for name, as_pil in (("torchvision, PIL images", True), ("torchvision, uint8 tensors", False)):
-            forms[name] = torchvision_form(images, size, blur, as_pil, pool)
+            forms[name] = torchvision_form(Share(n, side, size, blur, as_pil), pool)
     if importlib.util.find_spec("kornia"):
         forms["kornia, batch"] = kornia_form(moved, size, blur)
     return forms
 
 
-def torchvision_form(images: Tensor, size: int, blur: float, as_pil: bool, pool: Pool | None) -> Callable[[], object]:
+class Share(NamedTuple):
+    """Which images a process makes two views of: part `part` of `parts`."""
+
+    n: int
+    side: int
+    size: int
+    blur: float
+    as_pil: bool
+    part: int = 0
+    parts: int = 1
+
+
+def torchvision_form(whole: Share, pool: Pool | None) -> Callable[[], object]:
     if pool is None:
-        both = worker_images(images, as_pil), torchvision_pipeline(size, blur)
-        return lambda: two_views(*both)
+        return lambda: two_views_of_share(whole)
     processes = pool._processes  # type: ignore[attr-defined]
-    shares = [(share, size, blur, as_pil) for share in images.chunk(processes)]
-    return lambda: pool.map(two_views_in_worker, shares, chunksize=1)
+    shares = [whole._replace(part=part, parts=processes) for part in range(processes)]
+    return lambda: pool.map(two_views_of_share, shares, chunksize=1)
 
 
 def torchvision_pipeline(size: int, blur: float) -> Callable[[object], Tensor]:
@@ -91,24 +103,24 @@ def torchvision_pipeline(size: int, blur: float) -> Callable[[object], Tensor]:
     )
 
 
-def worker_images(images: Tensor, as_pil: bool) -> list:
-    return [tv.to_pil_image(image) if as_pil else image for image in images]
+_held: dict[tuple, tuple] = {}  # a process's images, ready for its pipeline since its first call
 
 
-def two_views(images: list, pipeline: Callable[[object], Tensor]) -> None:
-    for _ in range(2):
-        torch.stack([pipeline(image) for image in images])
-
-
-_held: dict[tuple, tuple] = {}  # a worker's images, ready for its pipeline since its first task
-
-
-def two_views_in_worker(share: tuple[Tensor, int, float, bool]) -> None:
-    images, size, blur, as_pil = share
-    key = (images.shape, size, blur, as_pil)
+def two_views_of_share(share: Share) -> None:
+    """Every process makes the images for itself. Sent as tensors they would be copied by a thread of the pool in the
+    parent, whose copy starts OpenMP threads of its own; with more of those than processors, libgomp stops spinning
+    between the parallel parts of all of them, and our form takes two or three times as long."""
+    key = share._replace(part=0)
     if key not in _held:
-        _held[key] = worker_images(images, as_pil), torchvision_pipeline(size, blur)
-    two_views(*_held[key])
+        images = photos(share.n, share.side)
+        _held[key] = (
+            [tv.to_pil_image(image) if share.as_pil else image for image in images],
+            torchvision_pipeline(share.size, share.blur),
+        )
+    images, pipeline = _held[key]
+    mine = images[share.part * len(images) // share.parts : (share.part + 1) * len(images) // share.parts]
+    for _ in range(2):
+        torch.stack([pipeline(image) for image in mine])
 
 
 def kornia_form(images: Tensor, size: int, blur: float) -> Callable[[], None]:
@@ -237,7 +249,7 @@ def frame_forms(device: torch.device) -> Forms:
 
 def photos(n: int, side: int) -> Tensor:
     """Smooth uint8 images: hue takes other paths through noise."""
-    coarse = torch.rand(n, 3, 8, 8)
+    coarse = torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(0))  # the same in every process
     return tv.resize(coarse, [side, side], antialias=True).mul(255).byte()
 
 

@@ -16,8 +16,9 @@ from sslcore.augment.resize import resize_crops
 from sslcore.augment.select import change_some_
 from sslcore.random import uniform, uniform_row
 
-# Values worked on at a time: what stays in a CPU's cache from pass to pass; elsewhere what bounds the memory.
-_CHUNK_ON_CPU, _CHUNK = 1 << 19, 1 << 27
+# Values worked on at a time. On a CPU about what stays in its cache from pass to pass, and no less: every kernel of
+# every piece starts and joins the threads anew. Elsewhere what bounds the memory.
+_CHUNK_ON_CPU, _CHUNK = 1 << 20, 1 << 27
 
 
 @dataclass(frozen=True)

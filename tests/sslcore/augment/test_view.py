@@ -7,6 +7,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as T
 
 from sslcore.augment import EvalView, RandomView, ViewSpec, crop_file_image
+from sslcore.augment import view as view_module
 from sslcore.pretrain.recipe import ViewSettings
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
@@ -70,9 +71,27 @@ def test_another_seed_step_view_or_id_gives_another_view(change):
 
 
 def test_large_batches_are_the_same_in_pieces():
-    images, ids = photos(400, height=26, width=26), torch.arange(400)  # several chunks
+    images, ids = photos(700, height=26, width=26), torch.arange(700)  # several chunks
+    assert len(view_module._chunks(images, EVERYTHING.size)) > 1
     batch = view_of()(images, seed=0, step=0, ids=ids, view=0)
-    torch.testing.assert_close(view_of()(images[333:], seed=0, step=0, ids=ids[333:], view=0), batch[333:])
+    torch.testing.assert_close(view_of()(images[666:], seed=0, step=0, ids=ids[666:], view=0), batch[666:])
+
+
+@pytest.mark.parametrize("size", [24, 96])  # both ways of resizing
+def test_chunks_and_threads_change_nothing(size, monkeypatch):
+    view = view_of(dataclasses.replace(EVERYTHING, size=size))
+    images, ids = photos(48), torch.arange(48)
+    whole = view(images, seed=0, step=0, ids=ids, view=0)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        torch.testing.assert_close(view(images, seed=0, step=0, ids=ids, view=0), whole, rtol=0, atol=0)
+        monkeypatch.setattr(view_module, "_CHUNK_ON_CPU", 5 * 3 * size * size)
+        assert len(view_module._chunks(images, size)) == 10
+        torch.testing.assert_close(view(images, seed=0, step=0, ids=ids, view=0), whole, rtol=0, atol=1e-5)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_inputs_are_left_as_they_were():
