@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from apps import options as check
-from apps.did_you_mean import did_you_mean
 from apps.options import Options
+from sslcore.did_you_mean import did_you_mean
 from sslcore.errors import ConfigError, SurniaError
 
 KINDS = ("auto", "folder", "cifar10", "cifar100", "stl10", "fashion_mnist")

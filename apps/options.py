@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from apps.did_you_mean import did_you_mean, nearest
+from sslcore.did_you_mean import did_you_mean, nearest
 from sslcore.errors import ConfigError
 
 Check = Callable[[str], Any]

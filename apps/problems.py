@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from apps.did_you_mean import did_you_mean
 from apps.schema import (
     CHOICE,
     Setting,
@@ -22,7 +21,8 @@ from apps.schema import (
     groups,
     literals,
 )
-from apps.yaml_source import Path, Source
+from sslcore.did_you_mean import did_you_mean
+from sslcore.yaml_source import Path, Source
 
 _CODE_KEYS = {"class_path", "init_args", "_target_", "_partial_", "callable", "import", "module", "function", "cls"}
 _BOUNDS = {

@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from apps.did_you_mean import did_you_mean, nearest
 from apps.problems import in_order, problems, unknown_key
 from apps.recipe_text import dump
 from apps.schema import (
@@ -30,8 +29,9 @@ from apps.schema import (
     literals,
     settings,
 )
-from apps.yaml_source import MAX_CHARACTERS, Path, Source, read_yaml
+from sslcore.did_you_mean import did_you_mean, nearest
 from sslcore.errors import ConfigError
+from sslcore.yaml_source import MAX_CHARACTERS, Path, Source, read_yaml
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Options = Sequence[tuple[str, str | None]]

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from apps.did_you_mean import did_you_mean, nearest
-from apps.yaml_source import Path
+from sslcore.did_you_mean import did_you_mean, nearest
+from sslcore.yaml_source import Path
 
 CHOICE = "name"
 """The field that says which of several groups is meant (`method.name`); one word for a group sets it."""

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apps import cli, doctor, yaml_source
+from apps import cli, doctor
 from apps.folder_check import Finding, inspect
 from apps.recipes import load
 from apps.suggest import Machine, suggest
+from sslcore import yaml_source
 from sslcore.errors import DataError
 from sslcore.pretrain.recipe import MoCoSettings, Recipe
 from sslcore.pretrain.run import build

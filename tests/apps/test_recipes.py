@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from apps.recipe_text import dump, flow
 from apps.recipes import load, load_recipe, shipped, split_options
 from apps.schema import listing
-from apps.yaml_source import MAX_CHARACTERS, read_yaml
 from sslcore.errors import ConfigError
 from sslcore.pretrain.recipe import Recipe
+from sslcore.yaml_source import MAX_CHARACTERS, read_yaml
 
 
 @pytest.fixture

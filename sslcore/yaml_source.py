@@ -1,8 +1,8 @@
 """YAML as plain values that remember where they were written.
 
-A recipe is untrusted input: the text is looked at as a stream of parser events first, and tags (`!!python/...`),
-aliases, directives and excessive depth are refused there, before any value is built. Values are then made by hand from
-the composed nodes, so that nothing but null, booleans, numbers, text, lists and mappings can come out.
+A recipe or a task file is untrusted input: the text is looked at as a stream of parser events first, and tags
+(`!!python/...`), aliases, directives and excessive depth are refused there, before any value is built. Values are then
+made by hand from the composed nodes, so that only null, booleans, numbers, text, lists and mappings can come out.
 """
 
 import math
@@ -72,25 +72,26 @@ class Source:
                 del places[known]
 
 
-def read_yaml(text: str, *, name: str, marks: bool = True) -> Source:
+def read_yaml(text: str, *, name: str, marks: bool = True, what: str = "recipe") -> Source:
     """Parse YAML 1.2 text.
 
     Args:
         text: the YAML.
         name: what places are called: a file's name, or `command line: --option`.
         marks: places carry line and column (from 1).
+        what: the kind of file, for messages: "recipe", "task file".
 
     Raises:
-        ConfigError: not YAML, or anything a recipe may not hold; every such place is listed.
+        ConfigError: not YAML, or anything such a file may not hold; every such place is listed.
     """
 
     def at(mark: Any) -> str:
         return f"{name}:{mark.line + 1}:{mark.column + 1}" if marks else name
 
     if len(text) > MAX_CHARACTERS:
-        raise ConfigError(f"{name}  is longer than {MAX_CHARACTERS // 1024} kB, which no recipe is")
+        raise ConfigError(f"{name}  is longer than {MAX_CHARACTERS // 1024} kB, which no {what} is")
     try:
-        problems = _refusals(text, at)
+        problems = _refusals(text, at, what)
         if problems:
             raise ConfigError(*problems)
         root = YAML(typ="safe", pure=True).compose(text)
@@ -124,23 +125,23 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _refusals(text: str, at: Any) -> list[str]:
-    """What the event stream holds that a recipe may not: found without building or recursing into anything."""
+def _refusals(text: str, at: Any, what: str) -> list[str]:
+    """What the event stream holds that such a file may not: found without building or recursing into anything."""
     problems, depth, documents = list[str](), 0, 0
     for event in YAML(typ="safe", pure=True).parse(text):
         place = at(event.start_mark)
         if isinstance(event, DocumentStartEvent):
             documents += 1
             if documents > 1:
-                return [*problems, f"{place}  a second document begins here ('---'); a recipe is one document"]
+                return [*problems, f"{place}  a second document begins here ('---'); a {what} is one document"]
             if event.version or event.tags:
-                problems.append(f"{place}  directives (%YAML, %TAG) are not allowed in a recipe")
+                problems.append(f"{place}  directives (%YAML, %TAG) are not allowed in a {what}")
         elif isinstance(event, AliasEvent):
-            problems.append(f"{place}  aliases (*{event.anchor}) are not allowed in a recipe; write the value out")
+            problems.append(f"{place}  aliases (*{event.anchor}) are not allowed in a {what}; write the value out")
         elif isinstance(event, ScalarEvent | CollectionStartEvent):
             if event.tag is not None:
                 tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")
-                problems.append(f"{place}  tags ({tag}) are not allowed: a recipe holds plain values and loads no code")
+                problems.append(f"{place}  tags ({tag}) are not allowed: a {what} holds plain values and loads no code")
             if isinstance(event, CollectionStartEvent):
                 depth += 1
                 if depth > MAX_DEPTH:

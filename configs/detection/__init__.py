@@ -1,0 +1,1 @@
+"""Open-world detection recipes; `tasks/` holds published task sets."""
