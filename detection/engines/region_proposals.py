@@ -178,7 +178,7 @@ class RegionProposer(nn.Module):
         best = torch.zeros_like(anchors[:, 0])
         matched = torch.zeros_like(anchors)
         wanted = torch.zeros_like(best, dtype=torch.bool)
-        for some in objects.split(CHUNK):
+        for some in _chunks(objects):
             overlaps = box_iou(some, anchors)
             highest, index = overlaps.max(dim=0)
             matched = torch.where((highest > best)[:, None], some[index], matched)
@@ -187,7 +187,7 @@ class RegionProposer(nn.Module):
             wanted |= ((overlaps == fits_best) & (fits_best > 0)).any(dim=0)
         wanted |= best >= self.above
         labels = torch.where(wanted, OBJECT, torch.where(best < self.below, BACKGROUND, NEITHER))
-        for some in crowds.split(CHUNK):
+        for some in _chunks(crowds):
             crowded = share_within(anchors, some).amax(dim=1) > 0.5
             labels = labels.masked_fill(crowded & (labels == BACKGROUND), NEITHER)
         return labels, matched
@@ -233,6 +233,10 @@ def share_within(boxes: Float[Tensor, "a 4"], regions: Float[Tensor, "r 4"]) -> 
     high = torch.minimum(boxes[:, None, 2:], regions[:, 2:])
     common = (high - low).clamp(min=0).prod(dim=2)
     return common / box_area(boxes).clamp(min=1e-6)[:, None]
+
+
+def _chunks(boxes: Tensor) -> tuple[Tensor, ...]:
+    return boxes.split(CHUNK) if len(boxes) else ()
 
 
 def _by_position(level: Tensor, values: int) -> Tensor:
