@@ -1,0 +1,104 @@
+"""Unknown objects of a folder, from pictures to something a person can put names to."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from detection.discovery.collect import DEFAULT, Predict, Wanted, collect_unknowns
+from detection.discovery.grouping import Grouping, group_embeddings
+from detection.discovery.naming import NAMES, write_names
+from detection.discovery.page import INDEX, write_page
+from detection.discovery.records import UnknownObjects
+from detection.discovery.sheets import Crops, write_sheets
+from sslcore.errors import DataError
+from sslcore.storage import files
+
+
+@dataclass(frozen=True, eq=False)
+class Discovery:
+    """A folder of grouped unknown objects: what is in it, the page to look at, the file to type names into."""
+
+    folder: Path
+    unknowns: UnknownObjects
+    grouping: Grouping
+
+    @property
+    def index(self) -> Path:
+        return self.folder / INDEX
+
+    @property
+    def names(self) -> Path:
+        return self.folder / NAMES
+
+
+def discover(
+    predict: Predict,
+    images: str | Path | Iterable[str | Path],
+    folder: str | Path,
+    *,
+    known: Sequence[str] = (),
+    wanted: Wanted = DEFAULT,
+    method: Literal["hdbscan", "kmeans"] = "hdbscan",
+    groups: int | None = None,
+    min_group: int = 5,
+    components: int | None = 32,
+    seed: int = 0,
+    batch_size: int = 8,
+    command: str | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Discovery:
+    """Collect what a detector calls unknown, group it, and write a folder with sheets, a page and names.yaml.
+
+    The folder is there when all of it is, and not before.
+
+    Args:
+        predict, images, known, wanted, batch_size, say, progress: see `collect_unknowns`.
+        folder: where to; it must not exist, or be empty.
+        method, groups, min_group, components, seed: see `group_embeddings`.
+        command: what to run when the names are typed; written into names.yaml.
+
+    Raises:
+        DataError: the folder is taken, there are no pictures, or no unknown object was found in them.
+        CheckpointError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    refuse_taken(folder)
+    unknowns = collect_unknowns(
+        predict, images, known=known, wanted=wanted, batch_size=batch_size, say=say, progress=progress
+    )
+    if not len(unknowns):
+        raise DataError(
+            f"no unknown object was found with a score of at least {wanted.score:g} and a posterior of at least "
+            f"{wanted.posterior:g}; lower these, or give other pictures"
+        )
+    grouping = group_embeddings(
+        unknowns.embeddings, method=method, groups=groups, min_group=min_group, components=components, seed=seed
+    )
+    for note in grouping.notes:
+        say(note)
+    write_discovery(folder, unknowns, grouping, command=command)
+    return Discovery(folder, unknowns, grouping)
+
+
+def write_discovery(folder: Path, unknowns: UnknownObjects, grouping: Grouping, *, command: str | None = None) -> None:
+    """Write records, groups, sheets, page and names.yaml. For the arguments and errors see `discover`."""
+    refuse_taken(folder)
+    crops = Crops(unknowns)
+    files.make_folder(folder.absolute().parent)
+    with files.new_folder(folder) as temporary:
+        unknowns.save(temporary)
+        grouping.save(temporary)
+        sheets = {group.number: write_sheets(temporary, group, crops) for group in grouping.groups}
+        write_page(temporary, unknowns, grouping, sheets, crops)
+        write_names(temporary, grouping, sheets, command=command)
+
+
+def refuse_taken(folder: Path) -> None:
+    """DataError if something is there: names may have been typed into it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(
+            f"{files.show_path(folder)} exists already, and names may have been typed into it; name another folder, or "
+            "delete this one"
+        )

@@ -1,0 +1,274 @@
+"""names.yaml: where a person says what the groups are, and what reading it back makes of that."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detection.data.annotations import Indices
+from detection.discovery.grouping import REST, Group, Grouping
+from detection.discovery.records import UnknownObjects
+from detection.discovery.sheets import Sheet, sheet_names
+from detection.task_file import MAX_NAME, RESERVED
+from sslcore.did_you_mean import did_you_mean
+from sslcore.errors import ConfigError, DataError
+from sslcore.storage import files
+from sslcore.yaml_source import MAX_CHARACTERS, Source, read_yaml
+from sslcore.yaml_source import Path as Keys
+
+NAMES = "names.yaml"
+_KEYS = ("collection", "groups")
+_GROUP_KEYS = ("group", "sheet", "size", "name", "leave_out")
+
+_TOP = """\
+# What are these? {count} of unknown objects: look at index.html, or at the sheets.
+#
+#   name       what the objects of a group are. Leave it empty if they are no object, or nothing worth learning.
+#              Groups of the same name become one class.
+#   leave_out  numbers (under the pictures) of those that do not belong there: [3, 7]
+#
+{after}
+# Ties this file to the groups beside it; leave it as it is.
+collection: "{collection}"
+
+groups:
+"""
+_ENTRY = """\
+- group: {number}{about}
+  sheet: {sheets}
+  size: {size}
+  name:
+  leave_out: []
+"""
+
+
+def write_names(
+    folder: Path, grouping: Grouping, sheets: Mapping[int, Sequence[Sheet]], *, command: str | None = None
+) -> None:
+    """Write names.yaml with an empty name for every group.
+
+    Args:
+        folder: where to.
+        grouping: the groups.
+        sheets: of every group, by its number.
+        command: what to run when the names are there; written into the file.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    number = sum(group.number != REST for group in grouping.groups)
+    after = f"# Then run: {command}\n#" if command else "#"
+    count = f"{number} group" if number == 1 else f"{number} groups"
+    text = _TOP.format(count=count, after=after, collection=grouping.fingerprint)
+    for group in grouping.groups:
+        about = "  # these fit no group; name them only if all that are not left out are of one kind"
+        text += "\n" + _ENTRY.format(
+            number=group.number,
+            about=about if group.number == REST else "",
+            sheets=sheet_names(sheets[group.number]),
+            size=len(group),
+        )
+    files.write_text(folder / NAMES, text)
+
+
+@dataclass(frozen=True, eq=False)
+class Named:
+    """What a person made of a collection.
+
+    Attributes:
+        unknowns: all objects.
+        classes: name of each new class, and the indices of its objects (rising), in the groups' order.
+        group_of: (n,) number of each object's group.
+        notes: what was understood: groups that were put together, how many stayed without a name.
+    """
+
+    unknowns: UnknownObjects
+    classes: Mapping[str, Indices]
+    group_of: Indices
+    notes: tuple[str, ...]
+
+
+def read_names(
+    file: str | Path,
+    *,
+    known: Sequence[str],
+    canonical: Callable[[str], str] = lambda name: name,
+    root: str | Path | None = None,
+) -> Named:
+    """Read a names.yaml that a person has filled in, and check it against the groups and pictures it is about.
+
+    Args:
+        file: the file; what it is about lies beside it.
+        known: classes that exist already.
+        canonical: the name under which a class is kept (`TaskSet.canonical`).
+        root: where the pictures are now, if they have moved together.
+
+    Raises:
+        ConfigError: everything that is wrong in the file, each with its line; also pictures that are gone or changed.
+        DataError: the collection beside it is gone, damaged or not the file's; or only pictures are gone or changed.
+    """
+    path = Path(file)
+    reading = _Reading(_source(path), files.show_path(path))
+    unknowns = UnknownObjects.load(path.parent, root=root)
+    grouping = Grouping.load(path.parent, objects=len(unknowns))
+    reading.collect(grouping, tuple(known), canonical)
+    members = {
+        name: np.sort(np.concatenate([group.members[kept] for group, kept in parts]))
+        for name, parts in reading.classes.items()
+    }
+    touched = np.unique(unknowns.box_image[np.concatenate([*members.values(), np.zeros(0, dtype=np.int64)])])
+    changed = unknowns.changed(touched.tolist())
+    if reading.problems:
+        raise ConfigError(*reading.problems, *changed)
+    if changed:
+        raise DataError("\n".join(changed))
+    group_of = np.zeros(len(unknowns), dtype=np.int64)
+    for group in grouping.groups:
+        group_of[group.members] = group.number
+    return Named(unknowns, members, group_of, tuple(reading.notes(len(grouping.groups))))
+
+
+def _source(path: Path) -> Source:
+    shown = files.show_path(path)
+    if path.is_dir():
+        raise ConfigError(f"{shown} is a folder; give the {NAMES} in it")
+    data = files.read_file(
+        path, limit=4 * MAX_CHARACTERS, error=ConfigError, remedy=f"give the {NAMES} of a folder of unknown objects"
+    )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{shown}  is not UTF-8 text; save it as UTF-8") from error
+    return read_yaml(text, name=shown, what="file of names")
+
+
+@dataclass
+class _Reading:
+    """Goes through the file and gathers what it says, and what is wrong with it."""
+
+    source: Source
+    shown: str
+    problems: list[str] = field(default_factory=list)
+    classes: dict[str, list[tuple[Group, Indices]]] = field(default_factory=dict)
+
+    def collect(self, grouping: Grouping, known: Sequence[str], canonical: Callable[[str], str]) -> None:
+        values = self.source.values
+        if not isinstance(values, dict) or not isinstance(values.get("groups"), list):
+            raise ConfigError(f"{self.shown}  is no file of names: it needs a list of groups")
+        self._unknown_keys(values, _KEYS, ())
+        if self.source.text_at.get(("collection",)) != grouping.fingerprint:
+            raise DataError(
+                f"{self.source.where(('collection',))}  these names were written for other groups than those beside "
+                f"the file; put it back beside its own, or type the names into {NAMES} anew"
+            )
+        groups = {group.number: group for group in grouping.groups}
+        seen: dict[int, str] = {}
+        for i, entry in enumerate(values["groups"]):
+            group = self._group(entry, ("groups", i), groups, seen)
+            if group is not None:
+                self._entry(entry, ("groups", i), group, known, canonical)
+
+    def notes(self, groups: int) -> list[str]:
+        """What was understood, in sentences."""
+        said = [
+            f"groups {_listed([group.number for group, _ in parts])} are both '{name}'"
+            if len(parts) == 2
+            else f"groups {_listed([group.number for group, _ in parts])} are all '{name}'"
+            for name, parts in self.classes.items()
+            if len(parts) > 1
+        ]
+        unnamed = groups - sum(len(parts) for parts in self.classes.values())
+        if unnamed:
+            said.append(f"{unnamed} of {groups} groups have no name and are not learned")
+        return said
+
+    def _group(self, entry: Any, keys: Keys, groups: Mapping[int, Group], seen: dict[int, str]) -> Group | None:
+        if not isinstance(entry, dict):
+            self._say(keys, "each group is an entry with group, name and leave_out")
+            return None
+        self._unknown_keys(entry, _GROUP_KEYS, keys)
+        number, at = entry.get("group"), (*keys, "group")
+        if type(number) is not int or number not in groups:
+            exist = _listed(sorted(groups)) if len(groups) < 8 else f"{min(groups)} to {max(groups)}"
+            self._say(at, f"there is no group {_shown(number)}; there are {exist}" if groups else "there are no groups")
+            return None
+        if number in seen:
+            self._say(at, f"group {number} is there twice; the first stands at {seen[number]}")
+            return None
+        seen[number] = self.source.where(at)
+        return groups[number]
+
+    def _entry(
+        self, entry: dict[str, Any], keys: Keys, group: Group, known: Sequence[str], canonical: Callable[[str], str]
+    ) -> None:
+        kept = self._kept(entry.get("leave_out"), (*keys, "leave_out"), group)
+        name = self._name(entry.get("name"), (*keys, "name"), known, canonical)
+        if name is None:
+            return
+        if not len(kept):
+            self._say((*keys, "name"), f"group {group.number} is '{name}', but all its pictures are left out")
+        self.classes.setdefault(name, []).append((group, kept))
+
+    def _name(self, value: Any, keys: Keys, known: Sequence[str], canonical: Callable[[str], str]) -> str | None:
+        """The class; None if there is none, or none that can be used."""
+        if value is None or value == "":
+            return None
+        if isinstance(value, list | dict):
+            self._say(keys, "a name is one line of text")
+            return None
+        typed = self.source.text_at[keys].strip()  # `7` and `true` are names too
+        if not typed:
+            return None
+        if not typed.isprintable() or len(typed) > MAX_NAME:
+            self._say(keys, f"a name is one line of text of at most {MAX_NAME} characters")
+            return None
+        name = canonical(typed)
+        taken = {other.casefold(): other for other in (*known, *RESERVED)}
+        if name.casefold() in taken:
+            other = taken[name.casefold()]
+            why = "means something else here" if other in RESERVED else "is a known class already"
+            self._say(keys, f"'{other}' {why}; give another name, or none")
+            return None
+        for other in self.classes:
+            if other != name and other.casefold() == name.casefold():
+                self._say(keys, f"'{name}' and '{other}' differ in capitals only; write both alike")
+        return name
+
+    def _kept(self, value: Any, keys: Keys, group: Group) -> Indices:
+        """Positions in the group that are not left out."""
+        keep = np.ones(len(group), dtype=bool)
+        if value is None:
+            value = []
+        if not isinstance(value, list):
+            self._say(keys, "leave_out is a list of numbers, as [3, 7]")
+            return np.flatnonzero(keep)
+        for i, number in enumerate(value):
+            if type(number) is int and 1 <= number <= len(group):
+                keep[number - 1] = False
+            else:
+                self._say(
+                    (*keys, i),
+                    f"group {group.number} has no picture {_shown(number)}; its numbers go from 1 to {len(group)}",
+                )
+        return np.flatnonzero(keep)
+
+    def _unknown_keys(self, values: dict[str, Any], known: Sequence[str], keys: Keys) -> None:
+        for key in values:
+            if key not in known:
+                place = self.source.where((*keys, key), key=True)
+                self.problems.append(f"{place}  there is no '{key}' in a file of names{did_you_mean(key, known)}")
+
+    def _say(self, keys: Keys, sentence: str) -> None:
+        self.problems.append(f"{self.source.where(keys)}  {sentence}")
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    words = [str(number) for number in numbers]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _shown(value: Any) -> str:
+    text = "without a number" if value is None else repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
