@@ -1,0 +1,146 @@
+"""The data of an open-world run, opened and validated before anything is trained on it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from detection.data.annotations import AnnotationSet
+from detection.data.coco import read_coco
+from detection.data.problems import Problem, Problems
+from detection.data.validation import clean, validate
+from detection.data.voc import read_voc
+from detection.tasks import TaskSet
+from detection.training.recipe import CocoData, OpenScenesData
+from sslcore.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class OpenWorldData:
+    """Complete annotations by role; what a stage may see of them is the business of views.
+
+    Attributes:
+        tasks: the class lists.
+        trains: training images of each task, in order; the same set for all where one file serves all.
+        val: images that the decision is fitted on.
+        test: completely annotated images.
+        folder: where the images are.
+        fingerprint: SHA-256 (hex) of the tasks and of all annotations, wherever they lie; of the pictures too for
+            OpenScenes.
+        ignored: what is wrong with the data without being fatal.
+    """
+
+    tasks: TaskSet
+    trains: tuple[AnnotationSet, ...]
+    val: AnnotationSet
+    test: AnnotationSet
+    folder: Path
+    fingerprint: str
+    ignored: tuple[Problem, ...] = ()
+
+    def train(self, task: int) -> AnnotationSet:
+        """Training images of a task; tasks count from 1."""
+        if not 1 <= task <= self.tasks.count:
+            raise ValueError(f"task counts from 1 to {self.tasks.count}, not {task}")
+        return self.trains[task - 1]
+
+
+def open_data(settings: OpenScenesData | CocoData) -> OpenWorldData:
+    """Open what a recipe's `data` names; OpenScenes are composed if they are not there yet.
+
+    An annotation file is a COCO json, or the list of a split in a folder of Pascal VOC's layout
+    (`VOC2007/ImageSets/Main/trainval.txt`). Boxes come out clipped to their images.
+
+    Raises:
+        ConfigError: the task file is wrong, or the number of training files is not that of the tasks.
+        DataError: everything fatal in the data, by file and id.
+    """
+    if isinstance(settings, OpenScenesData):
+        return _open_scenes(settings)
+    tasks = TaskSet.from_file(settings.tasks)
+    if len(settings.train) not in (1, tasks.count):
+        raise ConfigError(
+            f"data.train names {len(settings.train)} files and {tasks.name} has {tasks.count} tasks: give one file for "
+            "each task, or one for all"
+        )
+    return open_files(tasks, settings.train, settings.val, settings.test, Path(settings.images))
+
+
+def open_files(
+    tasks: TaskSet, train: list[str], val: str, test: str, images: Path, *, pictures: str | None = None
+) -> OpenWorldData:
+    """Read, validate and clean annotation files.
+
+    Args:
+        train: one for each task, or one for all.
+        images: folder that file names are relative to.
+        pictures: hash of the pictures, if known; part of the fingerprint.
+
+    Raises:
+        DataError: everything fatal, by file and id.
+    """
+    problems = Problems()
+    roles = ["train"] if len(train) == 1 else [f"train_{task}" for task in range(1, len(train) + 1)]
+    named = dict(zip([*roles, "val", "test"], [*train, val, test], strict=True))
+    read = dict[str, AnnotationSet]()
+    for file in named.values():
+        if file not in read:
+            read[file] = read_annotations(file, images=images, tasks=tasks, problems=problems)
+    sets = {role: read[file] for role, file in named.items()}
+    problems += validate(sets, tasks)
+    problems.refuse()
+    cleaned = {file: clean(annotations, Problems()) for file, annotations in read.items()}
+    trains = tuple(cleaned[file] for file in train) * (tasks.count if len(train) == 1 else 1)
+    return OpenWorldData(
+        tasks=tasks,
+        trains=trains,
+        val=cleaned[val],
+        test=cleaned[test],
+        folder=images,
+        fingerprint=fingerprint(tasks, {role: cleaned[file] for role, file in named.items()}, pictures),
+        ignored=tuple(problems),
+    )
+
+
+def read_annotations(
+    file: str | Path, *, images: Path | None = None, tasks: TaskSet | None = None, problems: Problems | None = None
+) -> AnnotationSet:
+    """A COCO json, or the list of a split in a folder of Pascal VOC's layout, which knows where its images are."""
+    path = Path(file)
+    if path.suffix == ".txt" and path.parent.name == "Main":
+        return read_voc(path.parent.parent.parent, path.stem, tasks=tasks, problems=problems)
+    return read_coco(path, images=images, tasks=tasks, problems=problems)
+
+
+def _open_scenes(settings: OpenScenesData) -> OpenWorldData:
+    from detection.data.scenes.openscenes import make_openscenes, open_openscenes
+
+    if settings.path is not None:
+        scenes = open_openscenes(settings.path)
+    else:
+        scenes = make_openscenes(
+            settings.variant,
+            settings.size,
+            settings.seed,
+            sprites=settings.sprites,
+            backgrounds=settings.backgrounds,
+            workers=max(1, settings.workers),
+        )
+    train = [str(scenes.train(task)) for task in range(1, scenes.tasks.count + 1)]
+    hashed = str(scenes.manifest["hash"])
+    return open_files(scenes.tasks, train, str(scenes.val), str(scenes.test), scenes.images, pictures=hashed)
+
+
+def fingerprint(tasks: TaskSet, sets: Mapping[str, AnnotationSet], pictures: str | None = None) -> str:
+    """SHA-256 (hex) of what a run learns from and is measured on; the same wherever the files lie."""
+    digest = hashlib.sha256(json.dumps([tasks.to_dict(), pictures], sort_keys=True).encode())
+    for role, ours in sets.items():
+        images = [[image.id, image.file_name, image.width, image.height] for image in ours.images]
+        digest.update(json.dumps([role, images, ours.categories, ours.category_ids]).encode())
+        arrays = (ours.box_image, ours.boxes, ours.box_category, ours.crowd, ours.difficult, ours.area, ours.box_ids)
+        for array in (*arrays, ours.distractor_image, ours.distractors):
+            digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
