@@ -9,7 +9,7 @@ from sslcore.losses.info_nce import info_nce
 from sslcore.losses.margins import max_margin, n_pair, triplet
 from sslcore.losses.no_negatives import negative_cosine, sinkhorn, swapped_prediction
 from sslcore.losses.nt_xent import nt_xent
-from sslcore.losses.proto_nce import concentrations, proto_nce
+from sslcore.losses.proto_nce import concentrations, proto_nce, prototype_nce
 from sslcore.losses.sup_con import sup_con
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "negative_cosine",
     "nt_xent",
     "proto_nce",
+    "prototype_nce",
     "sinkhorn",
     "sup_con",
     "swapped_prediction",

@@ -8,8 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sslcore.distributed import all_reduce_sum, is_distributed, world_size
-from sslcore.losses.common import check_prototypes
+from sslcore.losses.common import check_labelled, mean_rows
 from sslcore.ops.numerics import widened
 
 
@@ -45,26 +44,12 @@ def hinge_clustering(
         ValueError: shapes do not belong together, the margin is not positive, or, on the CPU, a label is not below the
             number of prototypes (on a GPU: a device-side assertion).
     """
-    check_prototypes(features, prototypes)
-    if labels.shape != features.shape[:1]:
-        raise ValueError(f"labels must be one per feature, ({len(features)},), not {tuple(labels.shape)}")
-    if valid is not None and valid.shape != prototypes.shape[:1]:
-        raise ValueError(f"valid must be one per prototype, ({len(prototypes)},), not {tuple(valid.shape)}")
+    check_labelled(features, labels, prototypes, valid)
     if not margin > 0:
         raise ValueError(f"margin is a distance and must be positive, not {margin}")
-    if labels.device.type == "cpu" and len(labels) and int(labels.max()) >= len(prototypes):
-        raise ValueError(f"label {int(labels.max())} has no prototype: there are {len(prototypes)}")
     x = widened(features)
-    count = _mean_count(labels, x.dtype, gather and is_distributed())
+    count = mean_rows(labels >= 0, x.dtype, gather)
     return _HingeClustering.apply(x, labels, widened(prototypes), float(margin), valid, count)
-
-
-def _mean_count(labels: Tensor, dtype: torch.dtype, gather: bool) -> Tensor:
-    """Rows with a class, a process; the smallest number that is no zero where there are none."""
-    count = (labels >= 0).sum().to(dtype)
-    if gather:
-        count = all_reduce_sum(count)[0] / world_size()
-    return count.clamp(min=1 / world_size())
 
 
 class _HingeClustering(torch.autograd.Function):

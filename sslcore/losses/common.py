@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sslcore.distributed import all_reduce_sum, is_distributed, world_size
 from sslcore.ops.numerics import Scalar, as_scale, unit, widened
 
 # "cosine", "dot", or a module or function: similarity(queries (n, d), keys (m, d)) -> (n, m). With a method
@@ -51,6 +53,25 @@ def check_prototypes(features: Tensor, prototypes: Tensor) -> None:
             "features (n, d) need prototypes (k, d) of the same d, "
             f"not {tuple(features.shape)} and {tuple(prototypes.shape)}"
         )
+
+
+def check_labelled(features: Tensor, labels: Tensor, prototypes: Tensor, valid: Tensor | None) -> None:
+    """Raise a ValueError unless features (n, d) have labels (n,) of prototypes (k, d), of which valid (k,) count."""
+    check_prototypes(features, prototypes)
+    if labels.shape != features.shape[:1]:
+        raise ValueError(f"labels must be one per feature, ({len(features)},), not {tuple(labels.shape)}")
+    if valid is not None and valid.shape != prototypes.shape[:1]:
+        raise ValueError(f"valid must be one per prototype, ({len(prototypes)},), not {tuple(valid.shape)}")
+    if labels.device.type == "cpu" and len(labels) and int(labels.max()) >= len(prototypes):
+        raise ValueError(f"label {int(labels.max())} has no prototype: there are {len(prototypes)}")
+
+
+def mean_rows(counts: Tensor, dtype: torch.dtype, gather: bool) -> Tensor:
+    """Rows (n,) that count, a process; the smallest number that is no zero where there are none."""
+    count = counts.sum().to(dtype)
+    if gather and is_distributed():
+        count = all_reduce_sum(count)[0] / world_size()
+    return count.clamp(min=1 / world_size())
 
 
 def check_same_shape(**tensors: Tensor) -> None:

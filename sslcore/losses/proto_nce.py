@@ -1,14 +1,15 @@
-"""ProtoNCE: find an image's own cluster among all clusters.
+"""ProtoNCE: find an image's own cluster among all clusters, or a region's own class among the classes.
 
 Li et al., "Prototypical Contrastive Learning of Unsupervised Representations" (PCL), ICLR 2021, equation 11 (the sum
-over prototypes, with a concentration for each) and equation 12 (the concentration).
+over prototypes, with a concentration for each) and equation 12 (the concentration). With labels in place of clusters,
+one temperature and prototypes that are class means, the same sum is the InfoNCE form of ORE's contrastive clustering.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sslcore.losses.common import check_prototypes, inverse
+from sslcore.losses.common import check_labelled, check_prototypes, inverse, mean_rows
 from sslcore.ops.numerics import Scalar, unit, widened
 from sslcore.ops.row import lse_over_keys
 from sslcore.ops.tiles import Pairs
@@ -63,6 +64,51 @@ def proto_nce(
     of_own = (v * c[own]).sum(1)
     of_all = lse_over_keys(v, c, scale, Pairs(), "dot")
     return torch.where(clustered, of_all - scale * of_own, 0).mean()
+
+
+def prototype_nce(
+    features: Float[Tensor, "n d"],
+    labels: Int[Tensor, " n"],
+    prototypes: Float[Tensor, "k d"],
+    *,
+    temperature: Scalar,
+    valid: Bool[Tensor, " k"] | None = None,
+    gather: bool = True,
+) -> Float[Tensor, ""]:
+    """Mean over rows with a class of -log( exp(cos(f_i, p_y(i)) / T) / sum_j exp(cos(f_i, p_j) / T) ).
+
+    `proto_nce` for labelled rows of which some have no class, and classes of which some have no prototype yet.
+
+    Args:
+        features: (n, d).
+        labels: (n,) in [0, k). A row with a negative label, or whose class has no valid prototype, contributes 0 and
+            does not count in the mean.
+        prototypes: (k, d), e.g. the vectors of `ClassMeans`; they get gradients if they ask for them.
+        temperature: T, a positive number, or a tensor without dimensions if it is learned.
+        valid: (k,) which prototypes stand for a class already; the others are left out of the sum.
+        gather: with several processes, divide by the mean number of rows that count in a process, so that the mean of
+            the processes' losses is that of the whole batch; all processes must then call the loss.
+
+    Returns:
+        The loss; 0 if no row counts.
+
+    Raises:
+        ValueError: shapes do not belong together, the temperature is not positive, or, on the CPU, a label is not below
+            the number of prototypes (on a GPU: a device-side assertion).
+    """
+    check_labelled(features, labels, prototypes, valid)
+    scale = inverse(temperature)
+    own = labels.clamp(min=0)
+    counts = labels >= 0
+    bias = None
+    if valid is not None:
+        counts = counts & valid[own]
+        bias = torch.zeros_like(valid, dtype=widened(features[:0]).dtype).masked_fill_(~valid, -torch.inf)
+    v, c = unit(features), unit(prototypes)
+    of_own = (v * c[own]).sum(1)
+    of_all = lse_over_keys(v, c, scale, Pairs(), "unit", key_bias=bias)
+    total = torch.where(counts, of_all - scale * of_own, 0).sum()
+    return total / mean_rows(counts, total.dtype, gather)
 
 
 def _check(features: Tensor, prototypes: Tensor, assignments: Tensor) -> None:

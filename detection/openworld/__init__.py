@@ -1,0 +1,1 @@
+"""The open-world parts of a detector, on plain tensors: what is labelled unknown, what clusters, what is decided."""

@@ -1,0 +1,78 @@
+"""Box deltas and their loss, as in Faster R-CNN, with class-agnostic deltas in column 0 that unknown objects use.
+
+Ren et al., "Faster R-CNN", NeurIPS 2015, equation 2; weights, clipping and the smooth L1 loss as torchvision has them.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
+from torchvision.models.detection._utils import BoxCoder
+
+from detection.openworld.counting import mean_count
+from detection.structures import FIRST_KNOWN
+
+_CODER = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
+_BETA = 1 / 9  # where the smooth L1 loss turns from a square into a line
+
+
+def encode(boxes: Float[Tensor, "n 4"], proposals: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+    """Deltas that move each proposal onto its box; both need area."""
+    return _CODER.encode_single(boxes, proposals)
+
+
+def decode(deltas: Float[Tensor, "n b 4"], proposals: Float[Tensor, "n 4"]) -> Float[Tensor, "n b 4"]:
+    """Each proposal moved by each of its b deltas; in the dtype of the proposals, not clipped to the image."""
+    return _CODER.decode_single(deltas.to(proposals.dtype).flatten(1), proposals).view(deltas.shape)
+
+
+def clipped(boxes: Float[Tensor, "*n 4"], height: int, width: int) -> Float[Tensor, "*n 4"]:
+    """Boxes cut at the borders of the image."""
+    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack([x, y], dim=-1).flatten(-2)
+
+
+def box_loss(
+    deltas: Float[Tensor, "n b 4"],
+    proposals: Float[Tensor, "n 4"],
+    matched: Float[Tensor, "n 4"],
+    labels: Int[Tensor, " n"],
+    regress: Bool[Tensor, " n"],
+) -> Float[Tensor, ""]:
+    """Smooth L1 loss of the deltas of the rows that have a box to regress to.
+
+    Column 0, the class-agnostic deltas, learns from every such row; where there are more columns, that of the row's own
+    class learns beside it. Summed over coordinates and divided by all regions that count (labels that are not
+    negative, as in the classification loss), so that objects are not weighed by how few there are.
+
+    Args:
+        deltas: (n, b, 4) as the predictor gives them; b = 1, or 1 + number of known classes.
+        proposals: (n, 4) the sampled regions.
+        matched: (n, 4) the box each is to be moved onto; not looked at where `regress` is false.
+        labels: (n,) in the label space; negative for rows that only fill up.
+        regress: (n,) which rows have a box to regress to: no background and no pseudo-unknowns.
+
+    Returns:
+        The loss; with several processes their mean is the loss of the whole batch.
+    """
+    proposals = _with_area(proposals)
+    targets = encode(torch.where(regress[:, None], matched, proposals), proposals)
+    total = _of_rows(deltas[:, 0], targets, regress)
+    if deltas.shape[1] > 1:
+        known = regress & (labels >= FIRST_KNOWN)
+        column = (labels - FIRST_KNOWN + 1).clamp(min=0)
+        own = deltas.gather(1, column[:, None, None].expand(-1, 1, 4))[:, 0]
+        total = total + _of_rows(own, targets, known)
+    return total / mean_count((labels >= 0).sum())
+
+
+def _of_rows(deltas: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+    # Rows that do not count are compared with themselves: no loss and no gradient, without selecting rows, which would
+    # wait for the device to know how many there are.
+    loss = smooth_l1_loss(deltas.float(), targets.float(), beta=_BETA, reduction="none")
+    return torch.where(rows[:, None], loss, 0).sum()
+
+
+def _with_area(boxes: Tensor) -> Tensor:
+    """Boxes at least a hundredth of a pixel wide and high: a delta relative to no width is not finite."""
+    return torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + 1e-2)], dim=1)

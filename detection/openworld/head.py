@@ -1,0 +1,262 @@
+"""The open-world parts of a detector's second stage, on plain tensors: label, losses, remember, decide, grow.
+
+Joseph et al., "Towards Open World Object Detection" (ORE), CVPR 2021. An engine brings proposals, features and logits;
+which proposals are unknown objects, what the losses are, and what is reported, is said here.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from detection.openworld.counting import mean_count, packed, unpacked
+from detection.openworld.decision import Verdicts, detections_of, verdicts
+from detection.openworld.energy_scorer import EnergyScorer
+from detection.openworld.prototype_clustering import PrototypeClustering
+from detection.openworld.sampling import NOTHING, Candidates, RegionSample, match, sample
+from detection.openworld.unknown_labeler import UnknownLabeler
+from detection.structures import FIRST_KNOWN, Detections, Regions, Target
+from detection.training.recipe import ClusteringSettings, DecisionSettings, UnknownSettings
+from sslcore.errors import CheckpointError
+
+_ORE_OWN_LOGIT = 23.0  # objectness that labelled boxes come with among the proposals: a probability of all but 1
+
+
+class OpenWorldHead(nn.Module):
+    """What is known, unknown and background among the regions of images; in training and at inference.
+
+    One step of training: `label` the proposals, take the `losses` of what the network says of the sampled regions, and
+    after the optimiser step `remember` their features. `decide` at inference. `grow` between tasks.
+
+    Args:
+        known: names of the known classes, in the order of their labels; at least one.
+        dim: length of a region's embedding, d.
+        unknowns, clustering, decision: settings of the parts.
+        regions: regions an image that the losses are taken on.
+        positive: largest share of them that are labelled objects.
+        seed: of the sampling.
+
+    Attributes:
+        known: names of the known classes.
+        labeler, clustering, scorer: the parts.
+    """
+
+    def __init__(
+        self,
+        known: Sequence[str],
+        dim: int,
+        *,
+        unknowns: UnknownSettings,
+        clustering: ClusteringSettings,
+        decision: DecisionSettings,
+        regions: int,
+        positive: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.known = _distinct(known)
+        self.dim = dim
+        self.unknowns, self.decision = unknowns, decision
+        self.regions, self.positive, self.seed = regions, positive, seed
+        self.labeler = UnknownLabeler(
+            unknowns.per_image, guard=unknowns.guard, min_side=unknowns.min_side, compat=unknowns.compat
+        )
+        self.clustering = PrototypeClustering(len(self.known), dim, clustering)
+        self.scorer = EnergyScorer(score=decision.score, temperature=decision.temperature, prior=decision.prior)
+
+    @property
+    def outputs(self) -> int:
+        """Logits a region: 2 + K."""
+        return FIRST_KNOWN + len(self.known)
+
+    @torch.no_grad()
+    def label(
+        self,
+        proposals: list[Float[Tensor, "p 4"]],
+        objectness: list[Float[Tensor, " p"]],
+        targets: list[Target],
+        *,
+        step: int,
+        progress: float,
+        previous: list[Float[Tensor, "q 4"]] | None = None,
+    ) -> list[RegionSample]:
+        """The regions that the losses are to be taken on, and their labels; one entry an image in all lists.
+
+        Args:
+            proposals: (p_i, 4) of the region proposal network, without labelled boxes; p_i may be 0.
+            objectness: (p_i,) its logits.
+            targets: on the proposals' device.
+            step: of the stage; with the seed and `Target.key` it determines what is sampled.
+            progress: share of the stage that is done, in [0, 1]: pseudo-unknowns and clustering begin at theirs.
+            previous: (q_i, 4) boxes that the previous task's model calls known.
+
+        Raises:
+            ValueError: the lists differ in length, or a target's label is not one of the label space (looked at on the
+                CPU only).
+        """
+        images = {len(proposals), len(objectness), len(targets)} | ({len(previous)} if previous is not None else set())
+        if len(images) != 1:
+            raise ValueError(f"proposals, objectness, targets and previous must be one per image, not {sorted(images)}")
+        self.clustering.at(step, progress)
+        labelling = progress >= self.unknowns.start and self.labeler.k > 0
+        return [
+            self._label(
+                boxes,
+                logits,
+                target,
+                step=step,
+                labelling=labelling,
+                previous=None if previous is None else previous[i],
+            )
+            for i, (boxes, logits, target) in enumerate(zip(proposals, objectness, targets, strict=True))
+        ]
+
+    def _label(
+        self,
+        proposals: Tensor,
+        objectness: Tensor,
+        target: Target,
+        *,
+        step: int,
+        labelling: bool,
+        previous: Tensor | None,
+    ) -> RegionSample:
+        if target.labels.device.type == "cpu" and len(target.labels) and int(target.labels.max()) >= self.outputs:
+            raise ValueError(
+                f"image {target.key} has an object labelled {int(target.labels.max())}, but there are {self.outputs} "
+                "labels: grow the head before training on a task's classes"
+            )
+        candidates = match(proposals, target)
+        pseudo = torch.zeros_like(candidates.labels, dtype=torch.bool)
+        if labelling and self.labeler.compat is None:
+            candidates, pseudo = self.labeler.label(candidates, objectness, previous=previous)
+        drawn = self._sample(candidates, pseudo, step, target.key)
+        if not labelling or self.labeler.compat is None:
+            return drawn
+        own = objectness.new_full((candidates.labelled,), _ORE_OWN_LOGIT)
+        labelled = candidates.boxes[: candidates.labelled]
+        return self.labeler.relabel_as_ore(drawn, torch.cat([own, objectness])[drawn.rows], labelled)
+
+    def _sample(self, candidates: Candidates, pseudo: Tensor, step: int, key: int) -> RegionSample:
+        return sample(
+            candidates, pseudo, regions=self.regions, positive=self.positive, seed=self.seed, step=step, key=key
+        )
+
+    def losses(
+        self, features: Float[Tensor, "n d"], logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Losses of the sampled regions of all images of this process; the mean over processes is that of the batch.
+
+        Args:
+            features: (n, d) region embeddings.
+            logits: (n, 2 + K) of the classifier.
+            labels: (n,) of the samples; negative rows count for nothing.
+
+        Returns:
+            "classification": cross-entropy, mean over the rows that count. "clustering": of the prototypes, times its
+            weight; 0 before its start. All processes must call this.
+
+        Raises:
+            ValueError: shapes do not belong together; or, on the CPU, a logit is NaN or infinite. (On a GPU the loss
+                then is not finite, which whoever trains looks at anyway.)
+        """
+        if logits.dim() != 2 or logits.shape[1] != self.outputs or not len(features) == len(logits) == len(labels):
+            raise ValueError(
+                f"features (n, {self.dim}) need logits (n, {self.outputs}) and labels (n,), not "
+                f"{tuple(features.shape)}, {tuple(logits.shape)} and {tuple(labels.shape)}"
+            )
+        if logits.device.type == "cpu" and not bool(logits.isfinite().all()):
+            raise ValueError("the classifier's logits hold NaN or infinity: training diverged, lower the learning rate")
+        total = cross_entropy(logits.float(), labels, ignore_index=NOTHING, reduction="sum")
+        clustering = self.clustering.loss(features, labels) * self.clustering.settings.weight
+        return {"classification": total / mean_count((labels >= 0).sum()), "clustering": clustering}
+
+    def remember(self, features: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> None:
+        """Keep features for the prototypes, and renew these on schedule. All processes call it after the optimiser step.
+
+        Args:
+            features: (n, d) as given to `losses`; detached here.
+            labels: (n,) of the same rows.
+        """
+        self.clustering.remember(features, labels)
+
+    @torch.no_grad()
+    def decide(self, regions: list[Regions]) -> list[Detections]:
+        """What is found in each image: one decision a region, then one suppression across known and unknown.
+
+        Boxes stay in pixels of the network's image. An image's detections depend on its own regions alone.
+
+        Raises:
+            ValueError: logits, objectness or boxes of an image are not finite, or do not fit the label space.
+        """
+        for number, image in enumerate(regions):
+            self._check(image, number)
+        return [
+            detections_of(image, self.judge(image), self.scorer.energy(image.logits), self.decision)
+            for image in regions
+        ]
+
+    @torch.no_grad()
+    def judge(self, image: Regions) -> Verdicts:
+        """The decision on every region of an image, before suppression."""
+        posterior = self.scorer.posterior(self.scorer.evidence(image.logits)) if self.scorer.fitted else None
+        return verdicts(image.logits, image.objectness, posterior)
+
+    def _check(self, image: Regions, number: int) -> None:
+        n, known = len(image.proposals), len(self.known)
+        if image.logits.shape != (n, self.outputs) or image.boxes.shape not in ((n, 1, 4), (n, 1 + known, 4)):
+            raise ValueError(
+                f"{n} proposals need logits ({n}, {self.outputs}) and boxes ({n}, 1 or {1 + known}, 4), not "
+                f"{tuple(image.logits.shape)} and {tuple(image.boxes.shape)}, for image {number} of the batch"
+            )
+        for name in ("logits", "objectness", "boxes"):
+            if not bool(getattr(image, name).isfinite().all()):
+                raise ValueError(
+                    f"{name} of image {number} of the batch hold NaN or infinity: the weights or the image are damaged"
+                )
+
+    def status(self) -> str:
+        """What the decision rests on, in a sentence."""
+        return self.scorer.status()
+
+    def grow(self, names: Sequence[str]) -> None:
+        """Room for a task's new classes. Prototypes and rings of the old ones stay; the decision has to be fitted anew,
+        because the energy is a sum over all known logits.
+
+        Raises:
+            ValueError: a name is there already.
+        """
+        self.known = _distinct((*self.known, *names))
+        if names:
+            self.clustering.grow(len(names))
+            self.scorer.forget()
+
+    def get_extra_state(self) -> Tensor:
+        return packed({"known": list(self.known)})
+
+    def set_extra_state(self, state: Any) -> None:
+        saved = tuple(unpacked(state)["known"])
+        if saved != self.known:
+            raise CheckpointError(
+                f"the checkpoint knows the classes {_listed(saved)}, the model {_listed(self.known)}: load it into a "
+                "model of the task it was saved in"
+            )
+
+    def extra_repr(self) -> str:
+        return f"known={len(self.known)}, dim={self.dim}, regions={self.regions}, positive={self.positive}"
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("an open-world head needs at least one known class")
+    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    if repeated:
+        raise ValueError(f"a class can be known only once, not {', '.join(repeated)}")
+    return tuple(names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:12])}, ... ({len(names)} in all)"
