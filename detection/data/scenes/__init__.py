@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from detection.data.scenes.coco import SceneSet, compose_scenes, render_scenes
     from detection.data.scenes.composer import ObjectGroup, Scene, SceneComposer, SceneConfig
     from detection.data.scenes.crops import BACKGROUND, CropSet, make_crops, write_crop_folder
+    from detection.data.scenes.openscenes import OpenScenes, make_openscenes, open_openscenes
+    from detection.data.scenes.openscenes_statistics import describe
 
 _HOME = {
     "backgrounds": ("Photograph", "Photographs"),
@@ -26,6 +28,8 @@ _HOME = {
     "coco": ("SceneSet", "compose_scenes", "render_scenes"),
     "composer": ("ObjectGroup", "Scene", "SceneComposer", "SceneConfig"),
     "crops": ("BACKGROUND", "CropSet", "make_crops", "write_crop_folder"),
+    "openscenes": ("OpenScenes", "make_openscenes", "open_openscenes"),
+    "openscenes_statistics": ("describe",),
 }
 
 # Written out for type checkers, which cannot run `attach`.
@@ -35,6 +39,7 @@ __all__ = [
     "CropSet",
     "Drawing",
     "ObjectGroup",
+    "OpenScenes",
     "Photograph",
     "Photographs",
     "Scene",
@@ -43,7 +48,10 @@ __all__ = [
     "SceneSet",
     "cache_folder",
     "compose_scenes",
+    "describe",
     "make_crops",
+    "make_openscenes",
+    "open_openscenes",
     "render_scenes",
     "write_crop_folder",
 ]

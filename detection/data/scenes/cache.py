@@ -1,7 +1,7 @@
 """Folders that are made once and used again: where they lie, and how a damaged one is noticed.
 
-A cached folder carries `manifest.json`: what was asked for, the SHA-256 of every file, and one hash over all of them. A
-folder whose files do not match is made anew, never used.
+A cached folder carries `manifest.json`: what was asked for, the SHA-256 of every file, one hash over all of them, and
+perhaps statistics of what came out. A folder whose files do not match is made anew, never used.
 """
 
 import hashlib
@@ -40,35 +40,41 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def manifest_of(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of the files now in `folder`, made for `request`."""
+def manifest_of(
+    folder: Path, request: Mapping[str, Any], statistics: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The manifest of the files now in `folder`, made for `request`; `hash` is over the files alone."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     files = {name: file_sha256(folder / name) for name in names if name != MANIFEST}
-    return {"request": dict(request), "files": files, "hash": digest(files)}
+    manifest = {"request": dict(request), "files": files, "hash": digest(files)}
+    return manifest if statistics is None else {**manifest, "statistics": dict(statistics)}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a folder whose every file matches it; None if anything is missing, added or changed."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest == manifest_of(folder, manifest["request"]):
+        if manifest == manifest_of(folder, manifest["request"], manifest.get("statistics")):
             return manifest
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return None
 
 
-def build_folder(target: Path, request: Mapping[str, Any], build: Callable[[Path], None]) -> dict[str, Any]:
+def build_folder(
+    target: Path, request: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any] | None]
+) -> dict[str, Any]:
     """Let `build` fill a temporary folder beside `target`, add the manifest, and move it into place in one step.
 
-    A folder already at `target` is replaced. Returns the manifest. Raises DataError if the place cannot be written.
+    What `build` returns goes into the manifest as `statistics` (plain values for JSON). A folder already at `target` is
+    replaced. Returns the manifest. Raises DataError if the place cannot be written.
     """
     manifest: dict[str, Any] | None = None
     try:
         files.make_folder(target.parent)
         with files.new_folder(target) as temporary:
-            build(temporary)
-            manifest = manifest_of(temporary, request)
+            statistics = build(temporary)
+            manifest = manifest_of(temporary, request, statistics)
             files.write_json(temporary / MANIFEST, manifest)
     except CheckpointError as error:
         if manifest is not None and read_manifest(target) == manifest:

@@ -83,7 +83,7 @@ def compose_scenes(
     def build(temporary: Path) -> None:
         (temporary / "images").mkdir()
         annotations = Annotations(composer, "jpg" if form == "jpeg" else "png")
-        for index, scene in enumerate(_scenes(composer, range(count), workers)):
+        for index, scene in enumerate(compose_in_order([composer], [(0, k) for k in range(count)], workers)):
             path = temporary / "images" / annotations.add(index, scene)
             if form == "jpeg":
                 path.write_bytes(scene.jpeg)
@@ -107,7 +107,7 @@ def render_scenes(
     composer = _composer(config, seed, sprites, backgrounds)
     images = np.empty((count, 3, config.height, config.width), dtype=np.uint8)
     annotations = Annotations(composer, "jpg")
-    for index, scene in enumerate(_scenes(composer, range(count), workers)):
+    for index, scene in enumerate(compose_in_order([composer], [(0, k) for k in range(count)], workers)):
         images[index] = scene.image.transpose(2, 0, 1)
         annotations.add(index, scene)
     return images, annotations.as_coco()
@@ -150,14 +150,15 @@ class Annotations:
             for thing in things:
                 known = {} if thing.class_name is None else {"category_id": self._ids[thing.class_name], "iscrowd": 0}
                 number = len(self._coco[key]) + 1
-                self._coco[key].append({"id": number, "image_id": index + 1, **known, **_plain(thing)})
+                self._coco[key].append({"id": number, "image_id": index + 1, **known, **entry(thing)})
         return name
 
     def as_coco(self) -> dict[str, Any]:
         return self._coco
 
 
-def _plain(thing: Placed) -> dict[str, Any]:
+def entry(thing: Placed) -> dict[str, Any]:
+    """What the annotations say of an object or distractor, but its numbers."""
     origin = {"group": thing.group} if thing.class_name is not None else {"photograph": thing.group}
     return {
         "bbox": list(thing.bbox),
@@ -179,25 +180,28 @@ def _composer(
     return SceneComposer(config, ArtCatalogue.open(sprites), Photographs.open(backgrounds), seed)
 
 
-def _scenes(composer: SceneComposer, indices: Sequence[int], workers: int) -> Iterator[Scene]:
+def compose_in_order(
+    composers: Sequence[SceneComposer], jobs: Sequence[tuple[int, int]], workers: int
+) -> Iterator[Scene]:
+    """The scenes of jobs (which composer, which scene) in their order, by this process or by several."""
     if workers == 1:
-        yield from map(composer.scene, indices)
+        yield from (composers[which].scene(index) for which, index in jobs)
         return
     # Spawned, not forked: the caller may hold threads (torch's), which a fork would copy in the middle of their work.
     context = multiprocessing.get_context("spawn")
-    state = (composer.config, composer.art, composer.photographs, composer.seed)
-    with ProcessPoolExecutor(workers, context, _start_worker, state) as pool:
-        yield from pool.map(_scene_in_worker, indices, chunksize=16)  # in order
+    # A composer holds images that cannot be sent; each process makes its own from the parts, art and photographs once.
+    states = [(c.config, c.art, c.photographs, c.seed) for c in composers]
+    with ProcessPoolExecutor(workers, context, _start_worker, (states,)) as pool:
+        yield from pool.map(_scene_in_worker, jobs, chunksize=16)
 
 
-_worker: SceneComposer | None = None
+_worker: list[SceneComposer] = []
 
 
-def _start_worker(config: SceneConfig, art: ArtCatalogue, photographs: Photographs, seed: int) -> None:
-    global _worker
-    _worker = SceneComposer(config, art, photographs, seed)
+def _start_worker(states: Sequence[tuple[SceneConfig, ArtCatalogue, Photographs, int]]) -> None:
+    _worker[:] = [SceneComposer(*state) for state in states]
 
 
-def _scene_in_worker(index: int) -> Scene:
-    assert _worker is not None
-    return _worker.scene(index)
+def _scene_in_worker(job: tuple[int, int]) -> Scene:
+    which, index = job
+    return _worker[which].scene(index)

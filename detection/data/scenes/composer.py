@@ -71,6 +71,7 @@ class SceneConfig:
         object_size: shortest and longest allowed longer side of an object, relative to the image's shorter side; drawn
             log-uniformly.
         min_side: no object's longer side is shorter than this.
+        min_short_side: nor its shorter side than this (both of the outline before it is turned, hidden or cut off).
         rotation: standard deviation of the angle, degrees.
         truncation: share of objects that may reach over the border.
         min_visible: at least this share of every object stays visible: no box lies on too small a part to recognise.
@@ -87,6 +88,7 @@ class SceneConfig:
     distractors: tuple[int, int] = (0, 2)
     object_size: tuple[float, float] = (0.14, 0.5)
     min_side: int = 14
+    min_short_side: int = 0
     rotation: float = 20.0
     truncation: float = 0.15
     min_visible: float = 0.4
@@ -233,12 +235,15 @@ class SceneComposer:
         outline = name if name is not None else self._names[int(rng.integers(len(self._names)))]
         cutout = cutouts.one_of(cutouts.one_of(self._cutouts[outline], rng), rng)
         low, high = (math.log(s * min(config.width, config.height)) for s in config.object_size)
-        long_side = max(math.exp(rng.uniform(low, high)), config.min_side)
+        height, width = cutout.drawing.pixels.shape[:2]
+        slender = config.min_short_side * max(height, width) / min(height, width)
+        shortest = max(config.min_side, min(slender, math.exp(high)))
+        long_side = math.exp(rng.uniform(low, high))
         angle, flip, stretch = rng.normal(0, config.rotation), bool(rng.random() < 0.5), math.exp(rng.normal(0, 0.08))
         blur = config.blur * rng.random() if rng.random() < 0.5 else 0.0
         may_leave = bool(rng.random() < config.truncation)
         for shrink in (1.0, 0.8, 0.6):
-            pose = Pose(max(long_side * shrink, config.min_side), angle, flip, stretch)
+            pose = Pose(max(long_side * shrink, shortest), angle, flip, stretch)
             pixels = cutouts.cut(cutout, pose, blur)
             place = stage.find_place(pixels, may_leave, rng)
             if place is None:

@@ -1,5 +1,7 @@
 """Small art and photographs of our own: nothing here needs the network, the arcade wheel or scikit-image."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -23,7 +25,17 @@ def _draw(shape: str, colour: tuple[int, int, int], size: tuple[int, int] = (60,
 COLOURS = [(230, 40, 40), (40, 200, 60), (50, 80, 230), (240, 220, 40), (230, 60, 230), (30, 220, 220)]
 
 
-@pytest.fixture
+def _photograph_all(folder: Path) -> None:
+    """Ten pictures of smooth noise, each in its own tint."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for k in range(10):
+        coarse = rng.integers(30, 220, (9, 12, 3)).astype(np.uint8)
+        coarse[..., k % 3] //= 2
+        Image.fromarray(coarse).resize((160, 120), Image.Resampling.BICUBIC).save(folder / f"photo{k}.bmp")
+
+
+@pytest.fixture(scope="session")
 def draw():
     """(shape "disc" | "box" | "triangle", colour number 0 to 5) -> RGBA picture of 70 x 50 with a margin of 5."""
     return lambda shape, colour: _draw(shape, COLOURS[colour])
@@ -50,13 +62,17 @@ def sprites(tmp_path):
 @pytest.fixture
 def photographs(tmp_path):
     """Ten pictures of smooth noise, each in its own tint."""
-    folder, rng = tmp_path / "photographs", np.random.default_rng(0)
-    folder.mkdir()
-    for k in range(10):
-        coarse = rng.integers(30, 220, (9, 12, 3)).astype(np.uint8)
-        coarse[..., k % 3] //= 2
-        Image.fromarray(coarse).resize((160, 120), Image.Resampling.BICUBIC).save(folder / f"photo{k}.bmp")
+    folder = tmp_path / "photographs"
+    _photograph_all(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_photos(tmp_path_factory):
+    """The same photographs, for what several tests look at."""
+    folder = tmp_path_factory.mktemp("shared") / "photographs"
+    _photograph_all(folder)
+    return Photographs.from_folder(folder)
 
 
 @pytest.fixture

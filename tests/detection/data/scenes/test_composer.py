@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from detection.data.scenes import ObjectGroup, Photographs, SceneComposer, SceneConfig
+from detection.data.scenes import ArtCatalogue, Drawing, ObjectGroup, Photographs, SceneComposer, SceneConfig
 from sslcore.errors import DataError
 
 KNOWN = ObjectGroup(("disc", "box"), count=(2, 4), name="known")
@@ -103,6 +103,27 @@ def test_boxes_fit_the_pixels(art, photos):
         found = columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]
         np.testing.assert_allclose(scene.objects[0].bbox, found, atol=3)
         assert scene.objects[0].area == pytest.approx(red.sum(), rel=0.12)
+
+
+def test_slender_things_are_made_large_enough_to_recognise(photos):
+    bar = np.full((10, 60, 4), 255, np.uint8)
+    config = SceneConfig(
+        groups=(ObjectGroup(("bar",), count=(1, 1)),),
+        width=100,
+        height=100,
+        rotation=0,
+        truncation=0,
+        distractors=(0, 0),
+    )
+    art = ArtCatalogue([Drawing("bar/bar", "bar", "sprites", bar)])
+
+    def short_sides(at_least):
+        composer = SceneComposer(dataclasses.replace(config, min_short_side=at_least), art, photos, seed=0)
+        return [min(composer.scene(k).objects[0].full_bbox[2:]) for k in range(12)]
+
+    assert min(short_sides(0)) <= 4
+    assert min(short_sides(7)) >= 6  # a pixel of rounding
+    assert max(short_sides(50)) <= 10, "a thing never grows beyond the largest size because it is slender"
 
 
 def test_splits_use_their_own_photographs_and_drawings(art, photos):
