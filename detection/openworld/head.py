@@ -5,6 +5,7 @@ which proposals are unknown objects, what the losses are, and what is reported, 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from detection.openworld.counting import mean_count, packed, unpacked
 from detection.openworld.decision import Verdicts, detections_of, verdicts
 from detection.openworld.energy_scorer import EnergyScorer
 from detection.openworld.prototype_clustering import PrototypeClustering
-from detection.openworld.sampling import NOTHING, Candidates, RegionSample, match, sample
+from detection.openworld.sampling import NOTHING, Moment, RegionSample, match, sample
 from detection.openworld.unknown_labeler import UnknownLabeler
 from detection.structures import FIRST_KNOWN, Detections, Regions, Target
 from detection.training.recipe import ClusteringSettings, DecisionSettings, UnknownSettings
@@ -130,20 +131,20 @@ class OpenWorldHead(nn.Module):
                 "labels: grow the head before training on a task's classes"
             )
         candidates = match(proposals, target)
-        pseudo = torch.zeros_like(candidates.labels, dtype=torch.bool)
-        if labelling and self.labeler.compat is None:
-            candidates, pseudo = self.labeler.label(candidates, objectness, previous=previous)
-        drawn = self._sample(candidates, pseudo, step, target.key)
-        if not labelling or self.labeler.compat is None:
+        moment = Moment(self.seed, step, target.key)
+        choice = None
+        if labelling:
+            choice = self.labeler.choose_among(candidates, objectness, moment, previous=previous)
+            candidates = choice.candidates
+        pseudo = choice.pseudo if choice else torch.zeros_like(candidates.labels, dtype=torch.bool)
+        drawn = sample(candidates, pseudo, moment, regions=self.regions, positive=self.positive)
+        if choice is None:
             return drawn
-        own = objectness.new_full((candidates.labelled,), _ORE_OWN_LOGIT)
-        labelled = candidates.boxes[: candidates.labelled]
-        return self.labeler.relabel_as_ore(drawn, torch.cat([own, objectness])[drawn.rows], labelled)
-
-    def _sample(self, candidates: Candidates, pseudo: Tensor, step: int, key: int) -> RegionSample:
-        return sample(
-            candidates, pseudo, regions=self.regions, positive=self.positive, seed=self.seed, step=step, key=key
-        )
+        if self.labeler.compat == "ore":
+            own = objectness.new_full((candidates.labelled,), _ORE_OWN_LOGIT)
+            labelled = candidates.boxes[: candidates.labelled]
+            drawn = self.labeler.relabel_as_ore(drawn, torch.cat([own, objectness])[drawn.rows], labelled)
+        return replace(drawn, random=choice.random)
 
     def losses(
         self, features: Float[Tensor, "n d"], logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]
@@ -175,7 +176,7 @@ class OpenWorldHead(nn.Module):
         return {"classification": total / mean_count((labels >= 0).sum()), "clustering": clustering}
 
     def remember(self, features: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> None:
-        """Keep features for the prototypes, and renew these on schedule. All processes call it after the optimiser step.
+        """Keep features for the prototypes, and renew these on schedule. After the optimiser step, on all processes.
 
         Args:
             features: (n, d) as given to `losses`; detached here.

@@ -28,6 +28,26 @@ _BITS = 24  # of one of them
 _OBJECTS, _PSEUDO, _BACKGROUND, _REST = range(4)  # the order in which a sample is filled
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What the random numbers of an image in a step are a function of.
+
+    Attributes:
+        seed: of the run.
+        step: of the stage.
+        key: number of the image, `Target.key`.
+    """
+
+    seed: int
+    step: int
+    key: int
+
+    def priorities(self, count: int, stream: int, device: torch.device) -> Int[Tensor, " {count}"]:
+        """Random integers below 2^24, one a candidate, made on the device: nothing is copied to it."""
+        ids = torch.full((1,), self.key, device=device)
+        return (uniform(self.seed, self.step, ids, stream=stream, draws=count)[0] * 2.0**_BITS).long()
+
+
 @dataclass
 class RegionSample:
     """The regions of one image that the losses of the second stage are taken on.
@@ -41,6 +61,8 @@ class RegionSample:
         regress: (s,) whether there is one: not for background, pseudo-unknowns and rows that fill up.
         pseudo: (s,) whether the label unknown was given by the `UnknownLabeler` and not by a person.
         rows: (s,) which candidates these are: labelled boxes first, then the proposals.
+        random: (k, 4) as many proposals as were labelled unknown, drawn among those that could have been, whatever
+            their objectness: what `purity` compares the choice with. Boxes without area where there are fewer.
     """
 
     boxes: Float[Tensor, "s 4"]
@@ -49,6 +71,7 @@ class RegionSample:
     regress: Bool[Tensor, " s"]
     pseudo: Bool[Tensor, " s"]
     rows: Int[Tensor, " s"]
+    random: Float[Tensor, "k 4"]
 
 
 @dataclass
@@ -95,12 +118,10 @@ def match(proposals: Float[Tensor, "p 4"], target: Target) -> Candidates:
 def sample(
     candidates: Candidates,
     pseudo: Bool[Tensor, " c"],
+    moment: Moment,
     *,
     regions: int,
     positive: float,
-    seed: int,
-    step: int,
-    key: int,
 ) -> RegionSample:
     """At random, at most `positive * regions` objects; then all pseudo-unknowns; then background up to `regions`.
 
@@ -110,9 +131,9 @@ def sample(
     Args:
         candidates: c of them, from `match`.
         pseudo: (c,) background that is to be labelled unknown.
+        moment: all that the choice depends on beside the candidates.
         regions: rows wanted.
         positive: largest share of objects.
-        seed, step, key: of the run, the step, and the image; all that the choice depends on beside the candidates.
 
     Raises:
         ValueError: `positive` or `regions` leaves no room, or shapes do not belong together.
@@ -125,7 +146,7 @@ def sample(
         )
     labels = candidates.labels
     pseudo = pseudo & (labels == BACKGROUND)
-    priority = _priorities(len(labels), seed, step, key, labels.device)
+    priority = moment.priorities(len(labels), _STREAM, labels.device)
 
     is_object = labels > BACKGROUND
     place = _order(torch.where(is_object, 0, 1), priority).argsort()  # of every candidate, objects first
@@ -139,13 +160,7 @@ def sample(
     regress = group == _OBJECTS
     boxes = candidates.boxes[rows]
     matched = torch.where(regress[:, None], candidates.matched[rows], boxes)
-    return RegionSample(boxes, labels, matched, regress, group == _PSEUDO, rows)
-
-
-def _priorities(count: int, seed: int, step: int, key: int, device: torch.device) -> Int[Tensor, " {count}"]:
-    """Random integers below 2^24, one a candidate, made on the device: nothing is copied to it."""
-    ids = torch.full((1,), key, device=device)
-    return (uniform(seed, step, ids, stream=_STREAM, draws=count)[0] * 2.0**_BITS).long()
+    return RegionSample(boxes, labels, matched, regress, group == _PSEUDO, rows, boxes[:0])
 
 
 def _order(group: Int[Tensor, " c"], priority: Int[Tensor, " c"]) -> Int[Tensor, " c"]:

@@ -4,7 +4,7 @@ Joseph et al., "Towards Open World Object Detection" (ORE), CVPR 2021, section 4
 takes for an object, and no person has labelled, is labelled unknown.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,10 +12,27 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from detection.openworld.sampling import NOTHING, OBJECT_IOU, Candidates, RegionSample
+from detection.openworld.sampling import NOTHING, OBJECT_IOU, Candidates, Moment, RegionSample
 from detection.structures import BACKGROUND, UNKNOWN
 
+_STREAM = 101  # of the keyed random numbers
+_LAST = 1 << 24  # above all of them
 _ORE_LEFT_OUT = -1.0  # the "logit" of objects in the original's choice
+
+
+@dataclass
+class Choice:
+    """What was chosen in an image.
+
+    Attributes:
+        candidates: those of the image, with labels that leave out what may be the same objects.
+        pseudo: (c,) which are to be labelled unknown.
+        random: (k, 4) as many of those that could have been; boxes without area where there are fewer.
+    """
+
+    candidates: Candidates
+    pseudo: Bool[Tensor, " c"]
+    random: Float[Tensor, "k 4"]
 
 
 class UnknownLabeler:
@@ -60,7 +77,6 @@ class UnknownLabeler:
         labelled: Float[Tensor, "g 4"],
         *,
         previous: Float[Tensor, "q 4"] | None = None,
-        allowed: Bool[Tensor, " p"] | None = None,
     ) -> Bool[Tensor, " p"]:
         """Which proposals are to be labelled unknown: at most k.
 
@@ -69,26 +85,17 @@ class UnknownLabeler:
             objectness: (p,) its logits.
             labelled: (g, 4) known and ignored boxes.
             previous: (q, 4) boxes that the previous task's model calls known.
-            allowed: (p,) proposals that may be chosen, if not all.
         """
         if objectness.shape != proposals.shape[:1]:
             raise ValueError(f"objectness must be one per proposal, ({len(proposals)},), not {tuple(objectness.shape)}")
-        free = self.unlabelled(proposals, labelled, previous=previous) & objectness.isfinite()
-        if allowed is not None:
-            free &= allowed
-        chosen = torch.zeros_like(free)
-        k = min(self.k, len(proposals))
-        if k == 0:
-            return chosen
-        # A stable sort, where topk leaves open which of two equals it takes.
-        order = objectness.float().masked_fill(~free, -torch.inf).sort(descending=True, stable=True).indices[:k]
-        return chosen.scatter_(0, order, free[order])
+        free = self.unlabelled(proposals, labelled, previous=previous)
+        return self._highest(free & objectness.isfinite(), objectness)
 
     @torch.no_grad()
     def unlabelled(
         self, proposals: Float[Tensor, "p 4"], labelled: Float[Tensor, "g 4"], *, previous: Tensor | None = None
     ) -> Bool[Tensor, " p"]:
-        """Proposals that could be chosen, whatever their objectness: what the purity of the choice is compared with."""
+        """Proposals that could be chosen, whatever their objectness."""
         proposals = proposals.detach()
         taken = labelled if previous is None else torch.cat([labelled.to(proposals), previous.to(proposals)])
         free = (proposals[:, 2:] - proposals[:, :2]).amin(dim=1) >= self.min_side
@@ -96,20 +103,40 @@ class UnknownLabeler:
             free &= box_iou(taken.to(proposals), proposals).amax(dim=0) <= self.guard
         return free
 
-    def label(
+    def _highest(self, free: Bool[Tensor, " p"], objectness: Float[Tensor, " p"]) -> Bool[Tensor, " p"]:
+        # A stable sort, where topk leaves open which of two equals it takes.
+        order = objectness.float().masked_fill(~free, -torch.inf).sort(descending=True, stable=True).indices[: self.k]
+        return torch.zeros_like(free).scatter_(0, order, free[order])
+
+    @torch.no_grad()
+    def choose_among(
         self,
         candidates: Candidates,
         objectness: Float[Tensor, " p"],
+        moment: Moment,
         *,
         previous: Float[Tensor, "q 4"] | None = None,
-    ) -> tuple[Candidates, Bool[Tensor, " c"]]:
-        """Pseudo-unknowns among all candidates, for `sample`; and the candidates without others of the same objects."""
+    ) -> Choice:
+        """`choose` for all candidates of an image, before they are sampled; with `compat="ore"` none is chosen yet.
+
+        Args:
+            candidates: labelled boxes, then the p proposals.
+            objectness: (p,) logits.
+            moment: of the random proposals that the choice is compared with.
+            previous: (q, 4) boxes that the previous task's model calls known.
+        """
         first = candidates.labelled
-        proposals = candidates.boxes[first:]
-        background = candidates.labels[first:] == BACKGROUND
-        chosen = self.choose(proposals, objectness, candidates.boxes[:first], previous=previous, allowed=background)
-        pseudo = torch.cat([torch.zeros_like(candidates.labels[:first], dtype=torch.bool), chosen])
-        return _without_doubles(candidates, pseudo, self.k), pseudo
+        labelled, proposals = candidates.boxes[:first], candidates.boxes[first:]
+        free = candidates.labels[first:] == BACKGROUND
+        chosen = torch.zeros_like(free)
+        if self.compat is None:
+            free = free & self.unlabelled(proposals, labelled, previous=previous)
+            chosen = self._highest(free & objectness.isfinite(), objectness)
+        pseudo = torch.cat([chosen.new_zeros(first), chosen])
+        priority = moment.priorities(len(free), _STREAM, free.device)
+        drawn = torch.where(free, priority, _LAST).sort(stable=True).indices[: self.k]
+        random = proposals[drawn] * free[drawn, None]
+        return Choice(_without_doubles(candidates, pseudo, self.k), pseudo, random)
 
     @torch.no_grad()
     def relabel_as_ore(
