@@ -155,7 +155,7 @@ def group_embeddings(
 
 def _directions(rows: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Unit vectors, and which of the rows have one."""
-    finite: npt.NDArray[np.bool_] = np.isfinite(rows).all(axis=1)
+    finite = np.asarray(np.isfinite(rows).all(axis=1))
     rows = np.where(finite[:, None], rows, 0.0)
     # By the largest entry first, so that squares neither overflow nor vanish.
     largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
