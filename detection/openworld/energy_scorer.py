@@ -53,7 +53,7 @@ class EnergyScorer(nn.Module):
         self.score, self.temperature, self.prior = score, temperature, prior
         self.register_buffer("energies", torch.linspace(0, 1, GRID))
         self.register_buffer("log_ratio", torch.zeros(GRID))
-        self.report: FitReport | None = None
+        self.report: "FitReport | None" = None
         self._summary: dict[str, Any] = {}
 
     @property
@@ -98,7 +98,7 @@ class EnergyScorer(nn.Module):
         return torch.lerp(self.log_ratio[below], self.log_ratio[below + 1], place - below).sigmoid()
 
     @torch.no_grad()
-    def fit(self, known: Float[Tensor, " n"], unknown: Float[Tensor, " m"], *, source: str) -> FitReport:
+    def fit(self, known: Float[Tensor, " n"], unknown: Float[Tensor, " m"], *, source: str) -> "FitReport":
         """Fit the densities of the evidence of known and of unknown regions, and with them the decision.
 
         Whatever the samples are, the posterior is a number afterwards or nothing is fitted, and the report says so.
