@@ -20,9 +20,16 @@ BACKBONE = "a run directory, a .safetensors or .pth file, torchvision:resnet18, 
 
 
 def pretrain(arguments: Sequence[str]) -> int:
-    from apps.launch import pretrain as launch
+    from apps.launch import launch
+    from apps.launch_pretrain import PRETRAIN
 
-    return launch(arguments)
+    return launch(PRETRAIN, arguments)
+
+
+def detect(arguments: Sequence[str]) -> int:
+    from apps.detect import detect as commands
+
+    return commands(arguments)
 
 
 # --- evaluate --------------------------------------------------------------------------------------------------------
@@ -238,14 +245,18 @@ def recipes(arguments: Sequence[str]) -> int:
     parser = Options("surnia recipes", "The recipes that ship with Surnia: their names, or one of them to start from.")
     parser.positional("NAME", str, "print this recipe", required=False)
     name = parser.read(arguments).name
-    from apps.recipes import no_such_recipe, shipped, shipped_text
+    from apps.recipes import COMMANDS as RECIPES_OF
+    from apps.recipes import shipped, shipped_text
 
+    places = {known: folder for folder in RECIPES_OF for known in shipped(folder)}
     if name is None:
-        print("\n".join(shipped()))
-    elif name in shipped():
-        print(shipped_text(name), end="")
+        for folder, command in RECIPES_OF.items():
+            print(f"{command}:", *shipped(folder), sep="\n  ")
+    elif name in places:
+        print(shipped_text(name, places[name]), end="")
     else:
-        raise no_such_recipe(name)
+        hint = did_you_mean(name, list(places)) or "; surnia recipes lists those there are"
+        raise ConfigError(f"there is no recipe '{name}'{hint}")
     return 0
 
 
@@ -253,6 +264,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "demo": ("see it work on pictures that come with it, in a few minutes", demo),
     "doctor": ("look at this machine, or at a folder of images, and say what to do next", doctor),
     "pretrain": ("train a backbone on images without labels", pretrain),
+    "detect": ("find known objects, flag unknown ones, take on new classes: train, predict, learn, ...", detect),
     "evaluate": ("how good a backbone's features are: knn, linear, finetune", evaluate),
     "embed": ("write the features of every image to a file", embed),
     "export": ("write a backbone for torchvision or detectron2", export),
@@ -261,7 +273,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
 
 
 def overview() -> str:
-    lines = ["usage: surnia COMMAND ...", "", "One contrastive core: image pretraining.", ""]
+    lines = ["usage: surnia COMMAND ...", "", "One contrastive core: image pretraining and open-world detection.", ""]
     lines += [f"  {name:<10}{about}" for name, (about, _) in COMMANDS.items()]
     return "\n".join([*lines, "", "Options of a command: surnia COMMAND --help. Version: surnia --version."])
 
@@ -289,8 +301,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command line; errors become sentences on stderr and an exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
+    words = [argument for argument in given if argument != "--debug"]
     try:
-        code = run([argument for argument in given if argument != "--debug"])
+        code = run(words)
         sys.stdout.flush()
         return code
     except SystemExit as leaving:  # argparse after printing a help text
@@ -305,12 +318,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(tell(error, given[0] if given else ""), file=sys.stderr)
+        print(tell(error, " ".join(words[: 2 if words[:1] == ["detect"] else 1])), file=sys.stderr)
         return error.exit_code if isinstance(error, SurniaError) else 1
 
 
 SMALLER = {
     "pretrain": "a smaller --batch_size (with --accumulate for the same effective one) or smaller views",
+    "detect train": "a smaller --batch_size, --network.min_size or --network.proposals_train",
+    "detect learn": "a smaller --batch_size, --network.min_size or --network.proposals_train",
+    "detect evaluate": "a smaller --batch-size, or --device cpu",
+    "detect predict": "a smaller --batch-size, or --device cpu",
+    "detect unknowns": "a smaller --batch-size, or --device cpu",
     "evaluate": "a smaller --batch-size, or --device cpu",
     "embed": "a smaller --batch-size, or --device cpu",
 }

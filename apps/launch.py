@@ -1,38 +1,66 @@
-"""`surnia pretrain`, up to the moment when training begins: recipe, settings, run directory. Imports nothing heavy."""
+"""Commands that train from a recipe, up to the moment when training begins: recipe, settings, run directory.
 
+`surnia pretrain` and `surnia detect train` are two `Training`s; what they have in common is here. Nothing heavy is
+imported.
+"""
+
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
 
 from apps import run_names
 from apps.options import Options, similar_path
 from apps.recipes import Loaded, dump, load, shipped, split_options, unknown_options
 from apps.schema import listing
 from sslcore.errors import ConfigError
-from sslcore.pretrain.recipe import Recipe
 
-MAY_CHANGE = {
-    "data.path", "data.workers", "data.worker_timeout", "data.bad_images", "probe.every_epochs", "probe.neighbours",
-    "probe.temperature", "probe.limit", "devices", "nodes", "threads", "checkpoint_every", "keep_checkpoints",
-    "diagnostics",
-}  # fmt: skip
-"""Settings that may differ when a run is continued. Most have no part in its weights; devices, nodes and threads change
-rounding, and batch norm statistics that each process takes of its own share."""
+Schema = TypeVar("Schema", bound=BaseModel)
 
 _WITH_VALUE, _PERHAPS_VALUE = {"--run"}, {"--resume", "--help-fields"}
 
 
-def options() -> Options:
-    closing = """\
-Every setting of a recipe is an option too: --optimizer.lr 0.1 --views.0.size 32 --method byol
-List them with --help-fields, or a part of them with --help-fields method.
+@dataclass(frozen=True)
+class Training(Generic[Schema]):
+    """What one kind of training has of its own.
 
-  surnia pretrain folder_cpu --data.path pictures --dry-run
-  surnia pretrain folder_cpu --data.path pictures
-  surnia pretrain --resume runs/folder_cpu-simclr-1"""
-    parser = Options("surnia pretrain", "Train a backbone on images without labels.", closing)
+    Attributes:
+        words: how the command is called after `surnia`.
+        about: a sentence for its help.
+        closing: the end of its help.
+        schema: what its recipes hold.
+        folder: the folder of `configs` with the recipes that ship.
+        may_change: settings that may differ when a run is continued.
+        run_name: a recipe's run directories begin so; given the recipe's name and the recipe.
+        missing: one sentence about each file or folder that a recipe names and that is not there.
+        run: trains; given the recipe, and by keyword run_dir, recipe_text, command, resume and dry_run. Returns the
+            process's exit code. It is what imports torch.
+    """
+
+    words: tuple[str, ...]
+    about: str
+    closing: str
+    schema: type[Schema]
+    folder: str
+    may_change: frozenset[str]
+    run_name: Callable[[str, Schema], str]
+    missing: Callable[[Loaded[Schema]], list[str]]
+    run: Callable[..., int]
+
+    @property
+    def command(self) -> str:
+        """`surnia detect train`."""
+        return " ".join(("surnia", *self.words))
+
+
+def options(training: Training[Any]) -> Options:
+    """The command's own options; a recipe's settings are options too, but belong to the recipe."""
+    parser = Options(training.command, training.about, training.closing)
     parser.positional("RECIPE", str, "a YAML file, or the name of a recipe that ships with Surnia", required=False)
     parser.option("--run", str, "the run's directory (default: runs/<recipe>-<number>)", metavar="DIR")
     parser.perhaps("--resume", "continue a run: this one, or the one --run or the recipe's name means", metavar="DIR")
@@ -42,33 +70,31 @@ List them with --help-fields, or a part of them with --help-fields method.
     return parser
 
 
-def pretrain(arguments: Sequence[str]) -> int:
+def launch(training: Training[Any], arguments: Sequence[str]) -> int:
     """The command; returns the process's exit code."""
-    parser = options()
+    parser = options(training)
     own, settings = separate(arguments, parser.names)
     args = parser.read(own)
     if args.help_fields is not None:
-        return _help_fields(args.help_fields)
+        return _help_fields(training, args.help_fields)
 
     pairs, _ = split_options(settings)
-    loaded, run_dir, resume = _resolve(args, pairs, parser.names)
+    loaded, run_dir, resume = _resolve(training, args, pairs, parser.names)
     if args.print_config:
         print(dump(loaded.recipe), end="")
         return 0
-    _check_paths(loaded)
+    if problems := training.missing(loaded):
+        raise ConfigError(*problems)
     if _first_process():
         if not resume and not args.dry_run:
             run_names.refuse_existing(run_dir)
         for note in loaded.notes:
             print(note, file=sys.stderr)
-
-    from apps.pretrain import run
-
-    return run(
+    return training.run(
         loaded.recipe,
         run_dir=run_dir,
         recipe_text=dump(loaded.recipe),
-        command=["surnia", "pretrain", *arguments],
+        command=["surnia", *training.words, *arguments],
         resume=resume,
         dry_run=args.dry_run,
     )
@@ -91,51 +117,79 @@ def separate(arguments: Sequence[str], names: Sequence[str]) -> tuple[list[str],
     return own, settings
 
 
-def _help_fields(prefix: str) -> int:
+def _help_fields(training: Training[Any], prefix: str) -> int:
     try:
-        print(listing(Recipe, prefix))
+        print(listing(training.schema, prefix))
     except ValueError as error:
         raise ConfigError(f"command line: --help-fields  {error}") from error
     return 0
 
 
-def _resolve(args: Any, pairs: list[tuple[str, str | None]], names: Sequence[str]) -> tuple[Loaded[Recipe], Path, bool]:
+def _resolve(
+    training: Training[Any], args: Any, pairs: list[tuple[str, str | None]], names: Sequence[str]
+) -> tuple[Loaded[Any], Path, bool]:
     """The checked recipe, the run directory, and whether the run continues."""
     resume = args.resume is not None
-    if args.resume and not Path(args.resume).is_dir() and args.recipe is None and _is_recipe(args.resume):
+    if args.resume and not Path(args.resume).is_dir() and args.recipe is None and _is_recipe(training, args.resume):
         args.recipe, args.resume = args.resume, ""  # `--resume RECIPE`: the word was the recipe
     if resume and args.resume and args.run and Path(args.resume) != Path(args.run):
         raise ConfigError(f"command line: --run  names {args.run}, but --resume names {args.resume}; give one of them")
     place = args.resume or (args.run if resume else "")
     if place and not Path(place).is_dir():
         raise ConfigError(f"command line: --resume  there is no run directory '{place}'{similar_path(Path(place))}")
+    if place:
+        refuse_other_kind(training, Path(place))
     if args.recipe is None and not place:
+        known = ", ".join(shipped(training.folder))
         raise ConfigError(
             *(
-                unknown_options(pairs, Recipe, names)
-                or [f"command line: RECIPE is missing: a YAML file, or one of {', '.join(shipped())}"]
+                unknown_options(pairs, training.schema, names)
+                or [f"command line: RECIPE is missing: a YAML file, or one of {known}"]
             )
         )
-    loaded = load(args.recipe or str(Path(place) / "recipe.yaml"), pairs, Recipe, also=names)
-    name = run_names.stem(loaded.name, loaded.recipe.method.name)
+    recipe = args.recipe or str(Path(place) / "recipe.yaml")
+    loaded = load(recipe, pairs, training.schema, folder=training.folder, also=names)
+    name = training.run_name(loaded.name, loaded.recipe)
     if not resume:
         return loaded, Path(args.run) if args.run else run_names.next_free(name), False
     run_dir = Path(place) if place else run_names.newest(name)
     if run_dir is None:
         raise ConfigError(f"command line: --resume  there is no run {run_names.RUNS / name}-1 to continue; name one")
-    _check_unchanged(loaded, run_dir)
+    check_unchanged(training, loaded, run_dir)
     return loaded, run_dir, True
 
 
-def _is_recipe(word: str) -> bool:
-    return Path(word).is_file() or word in shipped()
+def _is_recipe(training: Training[Any], word: str) -> bool:
+    return Path(word).is_file() or word in shipped(training.folder)
 
 
-def _check_unchanged(loaded: Loaded[Recipe], run_dir: Path) -> None:
+def refuse_other_kind(training: Training[Any], run_dir: Path) -> None:
+    """Raises:
+    ConfigError: the run was begun by another application; every key of its recipe would look wrong otherwise.
+    """
+    kind = run_kind(run_dir)
+    if kind is not None and kind != training.folder:
+        other = {"pretrain": "surnia pretrain", "detection": "surnia detect train"}[kind]
+        raise ConfigError(
+            f"command line: --resume  {run_dir} is not a run of {training.command}; continue it with {other} --resume "
+            f"{run_dir}"
+        )
+
+
+def run_kind(run_dir: Path) -> str | None:
+    """Which application began a run: "pretrain" or "detection", as the folders of `configs`; None if nobody knows."""
+    try:
+        command = json.loads((run_dir / "run.json").read_text())["command"]
+        return {"pretrain": "pretrain", "demo": "pretrain", "detect": "detection"}.get(command[1])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def check_unchanged(training: Training[Any], loaded: Loaded[Any], run_dir: Path) -> None:
     """A continued run keeps what determines its weights; else it would be neither the old run nor a new one."""
-    saved = _flat(load(str(run_dir / "recipe.yaml"), [], Recipe).recipe.as_dict())
-    wanted = _flat(loaded.recipe.as_dict())
-    changed = [key for key in {**saved, **wanted} if saved.get(key) != wanted.get(key) and key not in MAY_CHANGE]
+    begun = load(str(run_dir / "recipe.yaml"), [], training.schema, folder=training.folder)
+    saved, wanted = flat(begun.recipe.model_dump(mode="json")), flat(loaded.recipe.model_dump(mode="json"))
+    changed = [k for k in {**saved, **wanted} if saved.get(k) != wanted.get(k) and k not in training.may_change]
     if changed:
         raise ConfigError(
             *(
@@ -146,40 +200,18 @@ def _check_unchanged(loaded: Loaded[Recipe], run_dir: Path) -> None:
         )
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names."""
     pairs = values.items() if isinstance(values, dict) else enumerate(values)
     out: dict[str, Any] = {}
     for key, value in pairs:
         nested = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value))
-        out.update(_flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
+        out.update(flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
     return out
 
 
 def _shown(value: Any) -> str:
     return "not set" if value is None else str(value)
-
-
-def _check_paths(loaded: Loaded[Recipe]) -> None:
-    problems = []
-    data, weights = loaded.recipe.data.path, loaded.recipe.backbone.weights
-    folder = Path(data).expanduser()
-    if not data and loaded.recipe.data.kind == "fashion_mnist":
-        pass  # Debian's package has a fixed place for it
-    elif not data:
-        problems.append(
-            f"{loaded.where('data.path')}  data.path is missing: say where the images are, here or with --data.path DIR"
-        )
-    elif not folder.exists():
-        problems.append(f"{loaded.where('data.path')}  data.path: there is nothing at '{data}'{similar_path(folder)}")
-    elif not folder.is_dir():
-        problems.append(f"{loaded.where('data.path')}  data.path: '{data}' is a file, not a folder; unpack archives")
-    if weights is not None and not Path(weights).exists():
-        problems.append(
-            f"{loaded.where('backbone.weights')}  backbone.weights: there is nothing at '{weights}'"
-            f"{similar_path(Path(weights))}"
-        )
-    if problems:
-        raise ConfigError(*problems)
 
 
 def _first_process() -> bool:

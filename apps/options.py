@@ -44,11 +44,13 @@ class Options:
         )
         self._checks: dict[str, tuple[str, Check]] = {}
         self._required: dict[str, str] = {}
+        self._scattered = False
         self.flag("--debug", "show the traceback of an error")
 
-    def positional(self, name: str, check: Check, help: str, *, required: bool = True) -> None:
-        """An argument without a name; `name` in capitals is what the help calls it."""
-        self.parser.add_argument(name.lower(), metavar=name, nargs="?", help=help)
+    def positional(self, name: str, check: Check, help: str, *, required: bool = True, many: bool = False) -> None:
+        """An argument without a name, or the last ones (`many`); `name` in capitals is what the help calls it."""
+        self.parser.add_argument(name.lower(), metavar=name, nargs="*" if many else "?", help=help)
+        self._scattered |= many
         self._checks[name.lower()] = (name, check)
         if required:
             self._required[name.lower()] = f"{name} is missing: {help}"
@@ -92,7 +94,9 @@ class Options:
         Raises:
             ConfigError: everything that is wrong.
         """
-        args, rest = self.parser.parse_known_args(list(arguments))
+        # Several words may stand on both sides of an option.
+        parse = self.parser.parse_known_intermixed_args if self._scattered else self.parser.parse_known_args
+        args, rest = parse(list(arguments))
         problems = [self._unknown(word) for word in rest if word.startswith("-") and not _is_number(word)]
         if not problems:
             # Behind an unknown option nobody knows what is its value and what a word of its own.

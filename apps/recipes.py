@@ -144,10 +144,25 @@ def shipped_text(name: str, folder: str = "pretrain") -> str:
     return (_folder(folder) / f"{name}.yaml").read_text(encoding="utf-8")
 
 
+COMMANDS = {"pretrain": "surnia pretrain", "detection": "surnia detect train"}
+"""Folders of `configs`, and the command that their recipes are for."""
+
+
 def no_such_recipe(name: str, folder: str = "pretrain") -> ConfigError:
     """The error for a name that is neither a file nor shipped."""
+    for other, command in COMMANDS.items():
+        if other != folder and name in shipped(other):
+            return ConfigError(f"'{name}' is a recipe of another command: {command} {name}")
     known = shipped(folder)
     return ConfigError(f"there is no recipe '{name}'{did_you_mean(name, known) or '; there are ' + ', '.join(known)}")
+
+
+_FOR_FOLDER = {
+    "pretrain": "to train on the images in it: surnia pretrain folder_cpu --data.path {0}, or surnia doctor --data {0} "
+    "--write-recipe mine.yaml",
+    "detection": "give a recipe, which names annotation files: surnia recipes openworld_resnet50_m_owodb prints one to "
+    "start from",
+}
 
 
 def _text(name: str, folder: str) -> tuple[str, str, str]:
@@ -159,10 +174,7 @@ def _text(name: str, folder: str) -> tuple[str, str, str]:
         inside = path / "recipe.yaml"
         if inside.is_file():
             return _read(inside), path.name, str(inside)
-        raise ConfigError(
-            f"{name}  is a folder without a recipe.yaml; to train on the images in it: surnia pretrain folder_cpu "
-            f"--data.path {name}, or surnia doctor --data {name} --write-recipe mine.yaml"
-        )
+        raise ConfigError(f"{name}  is a folder without a recipe.yaml; {_FOR_FOLDER[folder].format(name)}")
     if name in shipped(folder):
         return shipped_text(name, folder), name, f"{name}.yaml"
     if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:

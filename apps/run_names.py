@@ -8,10 +8,15 @@ from sslcore.errors import ConfigError
 RUNS = Path("runs")
 
 
+def clean(recipe: str) -> str:
+    """A recipe's name as it can stand in a directory's name."""
+    return re.sub(r"[^\w.-]+", "_", recipe).strip("._") or "run"
+
+
 def stem(recipe: str, method: str) -> str:
     """`folder_cpu` with byol becomes `folder_cpu-byol`; a recipe that is named after its method keeps its name."""
-    clean = re.sub(r"[^\w.-]+", "_", recipe).strip("._") or "run"
-    return clean if method in re.split(r"[_.-]", clean) else f"{clean}-{method}"
+    name = clean(recipe)
+    return name if method in re.split(r"[_.-]", name) else f"{name}-{method}"
 
 
 def numbered(name: str, parent: Path = RUNS) -> dict[int, Path]:

@@ -7,6 +7,8 @@ import types
 import pytest
 
 from apps import cli, launch
+from apps.launch_detect import DETECT
+from apps.launch_pretrain import PRETRAIN
 from apps.recipes import load, shipped
 from sslcore.errors import CheckpointError, ConfigError, DataError, RunLocked
 from sslcore.pretrain.recipe import DataSettings, Recipe
@@ -70,7 +72,18 @@ def imported(*words, expect, folder):
 # --- nothing heavy before it is needed -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [["--help"], ["pretrian"], ["evaluate", "knn", "--help"], ["export", "--to", "x"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["pretrian"],
+        ["evaluate", "knn", "--help"],
+        ["export", "--to", "x"],
+        ["detect", "--help"],
+        ["detect", "predict", "--help"],
+        ["detect", "unknowns", "--out", "x"],
+    ],
+)
 def test_help_and_mistakes_load_only_the_standard_library(words, tmp_path):
     modules = imported(*words, expect=0 if "--help" in words else 2, folder=tmp_path)
     assert not modules & {*HEAVY, "pydantic", "ruamel.yaml", "rich"}
@@ -86,6 +99,12 @@ def test_help_and_mistakes_load_only_the_standard_library(words, tmp_path):
         (["pretrain", "folder_cpu"], 2),
         (["pretrain", "bad.yaml"], 2),
         (["recipes"], 0),
+        (["detect", "train", "--help"], 0),
+        (["detect", "train", "--help-fields"], 0),
+        (["detect", "train", "openscenes_small", "--print-config"], 0),
+        (["detect", "train", "openscenes_small", "--network.nmae", "tiny"], 2),
+        (["detect", "train", "ore_resnet50_m_owodb"], 2),
+        (["detect", "train", "bad.yaml"], 2),
     ],
 )
 def test_a_wrong_recipe_is_told_without_torch(words, code, tmp_path):
@@ -242,15 +261,19 @@ def test_an_error_becomes_one_sentence_and_its_code(surnia, monkeypatch, error, 
     assert err.startswith(sentence)
 
 
-@pytest.mark.parametrize("command", ["pretrain", "evaluate knn", "embed", "export", "demo", ""])
+@pytest.mark.parametrize(
+    "command",
+    ["pretrain", "evaluate knn", "embed", "export", "demo", "", "detect train", "detect predict", "detect unknowns",
+     "detect evaluate"],
+)  # fmt: skip
 def test_out_of_memory_names_options_that_the_command_has(surnia, command):
-    said = cli.tell(MemoryError(), command.partition(" ")[0])
-    code, listed, _ = surnia(*command.split(), "--help-fields" if command == "pretrain" else "--help")
+    said = cli.tell(MemoryError(), command.removesuffix(" knn"))
+    code, listed, _ = surnia(*command.split(), "--help-fields" if command in {"pretrain", "detect train"} else "--help")
     assert code == 0
     assert said.startswith("out of memory: try ")
-    for option in re.findall(r"--([\w-]+)", said):
+    for option in re.findall(r"--([\w.-]+)", said):
         assert option in listed
-    assert ("--batch" in said) == (command in {"pretrain", "evaluate knn", "embed"})
+    assert ("--batch" in said) == (command not in {"export", "demo", ""})
 
 
 @pytest.mark.parametrize("place", [0, 2, 5])
@@ -299,13 +322,18 @@ def test_the_kinds_of_data_are_those_of_the_schema():
     assert set(cli.KINDS) == set(DataSettings.model_fields["kind"].annotation.__args__)
 
 
-def test_no_setting_has_the_name_of_an_option():
-    assert not {f"--{name.replace('_', '-')}" for name in Recipe.model_fields} & set(launch.options().names)
+@pytest.mark.parametrize("training", [PRETRAIN, DETECT])
+def test_no_setting_has_the_name_of_an_option(training):
+    settings = {f"--{name.replace('_', '-')}" for name in training.schema.model_fields}
+    assert not settings & set(launch.options(training).names)
 
 
-def test_settings_that_may_change_exist():
-    flat = launch._flat(load("folder_cpu", [], Recipe).recipe.as_dict())
-    assert set(flat) >= launch.MAY_CHANGE
+@pytest.mark.parametrize(
+    ("training", "recipes"), [(PRETRAIN, ["folder_cpu"]), (DETECT, ["openscenes_small", "ore_resnet50_m_owodb"])]
+)
+def test_settings_that_may_change_exist(training, recipes):
+    loaded = [load(name, [], training.schema, folder=training.folder).recipe for name in recipes]
+    assert {key for recipe in loaded for key in launch.flat(recipe.as_dict())} >= training.may_change
 
 
 # --- what the commands are given -------------------------------------------------------------------------------------

@@ -1,0 +1,116 @@
+"""`surnia detect train` as a `Training`: its recipes, what must be there before it begins. Imports nothing heavy."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from apps import run_names
+from apps.launch import Training
+from apps.options import similar_path
+from apps.problems import in_order
+from apps.recipes import Loaded
+from detection.tasks import TaskSet
+from detection.training.recipe import CocoData, DetectionRecipe
+from sslcore.errors import ConfigError
+
+MAY_CHANGE = frozenset({
+    "data.path", "data.images", "data.workers", "tasks", "devices", "nodes", "threads", "checkpoint_every",
+    "keep_checkpoints",
+})  # fmt: skip
+"""Where things lie and how they are worked on; `tasks`, because a run may stop after two and go on to four."""
+
+CLOSING = """\
+Every setting of a recipe is an option too: --network.name tiny --later.steps 300 --clustering.loss hinge
+List them with --help-fields, or a part of them with --help-fields unknowns.
+
+  surnia detect train openscenes_small --dry-run
+  surnia detect train openscenes_small --tasks 2
+  surnia detect train --resume runs/openscenes_small-1"""
+
+TORCHVISION, RANDOM = "torchvision:", "random:"
+
+
+def _run(recipe: DetectionRecipe, **given: Any) -> int:
+    from apps.detect_train import run
+
+    return run(recipe, **given)
+
+
+def _missing(loaded: Loaded[DetectionRecipe]) -> list[str]:
+    data = loaded.recipe.data
+    problems = _coco(loaded, data) if isinstance(data, CocoData) else []
+    if not isinstance(data, CocoData):
+        problems = [
+            said
+            for name in ("path", "sprites", "backgrounds")
+            if (place := getattr(data, name)) is not None
+            for said in _not_there(loaded, f"data.{name}", place, folder=True)
+        ]
+    return in_order(problems + _weights(loaded))
+
+
+def _not_there(loaded: Loaded[Any], key: str, given: str, *, folder: bool = False) -> Iterator[str]:
+    """What is wrong with a path that a setting gives: at most one sentence."""
+    place, where = Path(given).expanduser(), loaded.where(key)
+    name = key if not key.rpartition(".")[2].isdigit() else key.rpartition(".")[0]
+    if not given:
+        yield f"{where}  {name} is missing: give the {'folder' if folder else 'file'}, here or with --{name}"
+    elif not place.exists():
+        yield f"{where}  {name}: there is nothing at '{given}'{similar_path(place)}"
+    elif place.is_dir() != folder:
+        yield f"{where}  {name}: '{given}' is a {'file, not a folder' if folder else 'folder, not a file'}"
+
+
+def _coco(loaded: Loaded[DetectionRecipe], data: CocoData) -> list[str]:
+    problems = list(_not_there(loaded, "data.images", data.images, folder=True))
+    for i, file in enumerate(data.train):
+        problems += _not_there(loaded, f"data.train.{i}", file)
+    for name in ("val", "test"):
+        problems += _not_there(loaded, f"data.{name}", getattr(data, name))
+    try:
+        tasks = TaskSet.from_file(data.tasks)
+    except ConfigError as error:
+        return [*problems, *error.problems]
+    if len(data.train) not in {1, tasks.count}:
+        problems.append(
+            f"{loaded.where('data.train')}  data.train must name one file for all tasks, or one for each of the "
+            f"{tasks.count} tasks of {data.tasks}, not {len(data.train)}"
+        )
+    wanted = loaded.recipe.tasks
+    if wanted is not None and wanted > tasks.count:
+        problems.append(
+            f"{loaded.where('tasks')}  tasks must be at most {tasks.count}, as {data.tasks} has no more, not {wanted}"
+        )
+    return problems
+
+
+def _weights(loaded: Loaded[DetectionRecipe]) -> list[str]:
+    """The file behind network.weights, in whatever way it is written."""
+    key, given = "network.weights", loaded.recipe.network.weights
+    if given is None:
+        return []
+    file = given.removeprefix(RANDOM)
+    if file.startswith(TORCHVISION):
+        name, equals, file = file.removeprefix(TORCHVISION).partition("=")
+        if not equals:
+            return [
+                f"{loaded.where(key)}  {key}: '{given}' names no file, and nothing is downloaded: write "
+                f"{TORCHVISION}{name}=FILE"
+            ]
+    place = Path(file).expanduser()
+    if place.exists():
+        return []
+    return [f"{loaded.where(key)}  {key}: there is nothing at '{file}'{similar_path(place)}"]
+
+
+DETECT = Training(
+    words=("detect", "train"),
+    about="Train an open-world detector, task after task.",
+    closing=CLOSING,
+    schema=DetectionRecipe,
+    folder="detection",
+    may_change=MAY_CHANGE,
+    run_name=lambda name, recipe: run_names.clean(name),
+    missing=_missing,
+    run=_run,
+)
