@@ -1,0 +1,129 @@
+"""Fitting the decision between known and unknown on validation images, by default without a label of a future class."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from detection.data.annotations import LabeledSet
+from detection.openworld.energy_fit import FitReport
+from detection.openworld.sampling import OBJECT_IOU
+from detection.openworld.unknown_labeler import UnknownLabeler
+from detection.structures import FIRST_KNOWN, UNKNOWN, Regions
+from detection.training.inference import image_batches
+from detection.training.recipe import DecisionSettings, UnknownSettings
+
+SOURCES = {
+    "known": "auto-labelled proposals on validation images; no label of a future class was used",
+    "oracle": "labels of future classes on validation images: ORE's leak, for comparison only",
+}
+_SHOWN = 2000  # values of each kind that are kept for plots
+_THINNED = 4  # of the fitted curves' points, every so many
+
+
+@dataclass
+class Evidence:
+    """What the decision is fitted on: one number a region, larger for what looks less like a known class.
+
+    Attributes:
+        known: of regions on known objects.
+        unknown: of regions taken for unknown objects.
+    """
+
+    known: list[float]
+    unknown: list[float]
+
+
+@torch.no_grad()
+def collect_evidence(
+    engine: Any,
+    val: LabeledSet,
+    numbers: Any,
+    *,
+    unknowns: UnknownSettings,
+    oracle: bool,
+    **reading: Any,
+) -> Evidence:
+    """Looks at validation images for regions on known and on unknown objects.
+
+    A region is on an object if its proposal overlaps it by an IoU of at least 0.5. What counts as unknown objects are
+    the proposals that the labeler chooses, as in training: those of highest objectness far from any known box; with
+    `oracle` the boxes that are labelled unknown.
+
+    Args:
+        engine: the detector.
+        val: the val view; for the oracle the test view of the same images.
+        numbers: which images.
+        unknowns: how proposals are chosen; at least one an image is, also where training labels none.
+        oracle: whether labels of unknown objects are used.
+        reading: see `image_batches`.
+    """
+    labeler = UnknownLabeler(max(1, unknowns.per_image), guard=unknowns.guard, min_side=unknowns.min_side)
+    found = Evidence([], [])
+    for job, images in image_batches(val.annotations, numbers, **reading):
+        for number, regions, scale in zip(job, engine.regions(images), engine.scales(images), strict=True):
+            rows = val.of_image(number)
+            labels, ignore = torch.from_numpy(val.labels[rows]), torch.from_numpy(val.ignore[rows])
+            boxes = torch.from_numpy(val.boxes[rows]).float() * torch.tensor([*scale, *scale])
+            boxes = boxes.to(regions.proposals)
+            is_known = (labels >= FIRST_KNOWN) & ~ignore
+            if oracle:
+                objects = boxes[(labels == UNKNOWN) & ~ignore]
+            else:
+                chosen = labeler.choose(regions.proposals, regions.objectness, boxes)
+                objects = regions.proposals[chosen]
+            on_known, on_unknown = _overlaps(regions, boxes[is_known]), _overlaps(regions, objects)
+            evidence = engine.head.scorer.evidence(regions.logits)
+            found.known += evidence[on_known].tolist()
+            found.unknown += evidence[on_unknown & ~on_known].tolist()
+    return found
+
+
+def _overlaps(regions: Regions, boxes: Tensor) -> Tensor:
+    """(p,) which proposals lie on one of the boxes."""
+    if not len(boxes) or not len(regions.proposals):
+        return torch.zeros(len(regions.proposals), dtype=torch.bool, device=regions.proposals.device)
+    return box_iou(boxes, regions.proposals).amax(dim=0) >= OBJECT_IOU
+
+
+def fit(engine: Any, evidence: Evidence, settings: DecisionSettings) -> dict[str, Any]:
+    """Fits the decision of the engine's head, and says what came of it.
+
+    Args:
+        engine: the detector; its state changes.
+        evidence: of all validation images.
+        settings: `fit` is "known", "oracle" or "none", which leaves the classifier to decide.
+
+    Returns:
+        Plain values for JSON: what was fitted, the sentences about it, and curves and samples for plots.
+    """
+    if settings.fit == "none":
+        engine.head.scorer.forget()
+        return {"fit": "none", "status": engine.head.status(), "sentences": []}
+    known, unknown = (torch.tensor(values, dtype=torch.float64) for values in (evidence.known, evidence.unknown))
+    report: FitReport = engine.head.scorer.fit(known, unknown, source=SOURCES[settings.fit])
+    return {
+        "fit": settings.fit,
+        "status": engine.head.status(),
+        **report.to_dict(),
+        "curves": _curves(report),
+        "samples": {"known": _some(evidence.known), "unknown": _some(evidence.unknown)},
+    }
+
+
+def _curves(report: FitReport) -> dict[str, list[float] | None]:
+    names = ("energies", "known_density", "unknown_density", "log_ratio")
+    values = {name: getattr(report, name) for name in names}
+    return {name: None if value is None else value[::_THINNED].tolist() for name, value in values.items()}
+
+
+def _some(values: list[float]) -> list[float]:
+    """At most so many finite values, evenly spread over the sorted ones: their distribution stays what it is."""
+    array = np.sort(np.asarray(values, dtype=np.float64))
+    array = array[np.isfinite(array)]
+    if len(array) > _SHOWN:
+        array = array[np.linspace(0, len(array) - 1, _SHOWN).round().astype(np.int64)]
+    return array.tolist()

@@ -1,0 +1,146 @@
+"""A detector from a recipe, and from a checkpoint alone: what a checkpoint says of itself suffices to build it anew."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from detection.engines.torchvision import OpenWorldFasterRCNN, build_detector
+from detection.openworld.head import OpenWorldHead
+from detection.structures import FIRST_KNOWN
+from detection.tasks import TaskSet
+from detection.training.recipe import DetectionRecipe
+from sslcore.errors import CheckpointError, ConfigError
+from sslcore.storage import files, load_checkpoint, save_checkpoint
+from sslcore.storage.checkpoint import read_info
+
+KIND = "open-world detector"
+PREFIX = "engine."
+"""What stands before a detector's names among the tensors of a checkpoint."""
+
+
+def build_engine(recipe: DetectionRecipe, known: Sequence[str], *, load_weights: bool = True) -> OpenWorldFasterRCNN:
+    """A detector of these classes with its initial weights; the recipe's seed determines them.
+
+    Raises:
+        ConfigError: settings that do not fit each other.
+        CheckpointError: the backbone's weights cannot be used.
+    """
+    head = OpenWorldHead(
+        known,
+        recipe.network.representation,
+        unknowns=recipe.unknowns,
+        clustering=recipe.clustering,
+        decision=recipe.decision,
+        regions=recipe.regions,
+        positive=recipe.positive,
+        seed=recipe.seed,
+    )
+    return build_detector(recipe.network, head, seed=recipe.seed, load_weights=load_weights)
+
+
+def description(recipe: DetectionRecipe, tasks: TaskSet, task: int, stage: str, fingerprint: str) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    return {
+        "kind": KIND,
+        "recipe": recipe.as_dict(),
+        "tasks": tasks.to_dict(),
+        "task": task,
+        "stage": stage,
+        "labels": list(tasks.label_names(task)),
+        "data": fingerprint,
+    }
+
+
+def save_engine(folder: Path, engine: OpenWorldFasterRCNN, info: Mapping[str, Any]) -> None:
+    """A checkpoint of the detector alone."""
+    save_checkpoint(folder, model={PREFIX + name: t for name, t in engine.state_dict().items()}, info=info)
+
+
+def check_info(info: Mapping[str, Any], checkpoint: Path, *, tasks: TaskSet | None = None) -> int:
+    """The task that a checkpoint's detector has learnt.
+
+    Args:
+        info: what the checkpoint says of itself.
+        checkpoint: for messages.
+        tasks: the label space that it must fit; None: its own.
+
+    Raises:
+        CheckpointError: it is no detector, or its classes are not the first of `tasks`.
+    """
+    shown = files.show_path(checkpoint)
+    if info.get("kind") != KIND:
+        raise CheckpointError(f"{shown} is not a detector's checkpoint; give a run of `surnia detect train`")
+    task, labels = info.get("task"), info.get("labels")
+    if not isinstance(task, int) or not isinstance(labels, list) or len(labels) <= FIRST_KNOWN:
+        raise CheckpointError(f"{shown} does not say which classes it knows; use another checkpoint")
+    if tasks is not None:
+        ours = tasks.label_names(task) if 1 <= task <= tasks.count else ()
+        if tuple(labels) != ours:
+            raise CheckpointError(
+                f"{shown} is of another task set: after task {task} it knows {_few(labels[FIRST_KNOWN:])}, and in "
+                f"{tasks.name} that would be {_few(ours[FIRST_KNOWN:])}; use the task file that it was trained with, "
+                "or start a new run"
+            )
+    return task
+
+
+def restore_engine(
+    checkpoint: Path, *, tasks: TaskSet | None = None, recipe: DetectionRecipe | None = None
+) -> tuple[OpenWorldFasterRCNN, dict[str, Any]]:
+    """The detector of a checkpoint, on the CPU, and what the checkpoint says of itself.
+
+    Args:
+        checkpoint: its folder.
+        tasks: the label space that it must fit; None: its own.
+        recipe: settings of the detector; None: those it was trained with.
+
+    Raises:
+        CheckpointError: it is damaged, of another task set, or its weights do not fit.
+    """
+    loaded = load_checkpoint(checkpoint)
+    check_info(loaded.info, checkpoint, tasks=tasks)
+    recipe = recipe or _recipe(loaded.info, checkpoint)
+    engine = build_engine(recipe, loaded.info["labels"][FIRST_KNOWN:], load_weights=False)
+    state = {name.removeprefix(PREFIX): t for name, t in loaded.model.items() if name.startswith(PREFIX)}
+    try:
+        engine.load_state_dict(state)
+    except RuntimeError as error:
+        problem = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"the weights of {files.show_path(checkpoint)} do not fit the recipe's detector ({problem}); use the "
+            "recipe that it was trained with"
+        ) from error
+    return engine, loaded.info
+
+
+def recipe_of(checkpoint: Path) -> DetectionRecipe:
+    """The recipe that a checkpoint was trained with. Raises CheckpointError."""
+    return _recipe(read_info(checkpoint), checkpoint)
+
+
+def tasks_of(info: Mapping[str, Any], checkpoint: Path) -> TaskSet:
+    """The task set that a checkpoint was trained with. Raises CheckpointError."""
+    try:
+        return TaskSet.from_dict(info["tasks"])
+    except (ConfigError, LookupError, TypeError) as error:
+        raise CheckpointError(
+            f"the task set in {files.show_path(checkpoint)} cannot be read ({error}); use another checkpoint"
+        ) from error
+
+
+def _recipe(info: Mapping[str, Any], checkpoint: Path) -> DetectionRecipe:
+    try:
+        return DetectionRecipe.model_validate(info["recipe"])
+    except (ValidationError, LookupError) as error:
+        raise CheckpointError(
+            f"the recipe in {files.show_path(checkpoint)} cannot be read; it may be of another version of Surnia: use "
+            "another checkpoint"
+        ) from error
+
+
+def _few(names: Sequence[str]) -> str:
+    if not names:
+        return "no class at all"
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

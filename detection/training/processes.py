@@ -1,0 +1,97 @@
+"""The processes of a run, brought together before anything is decided, so that all of them decide alike."""
+
+import os
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from pytorch_lightning.strategies import DDPStrategy
+
+from detection.training.recipe import DetectionRecipe
+from sslcore.distributed import world_size
+from sslcore.errors import ConfigError
+from sslcore.training.lightning import PRECISION
+
+
+def device_here() -> torch.device:
+    """Where this process trains; each of several on a machine has a GPU of its own."""
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
+
+
+def processes_here(recipe: DetectionRecipe) -> int:
+    """Processes on this machine."""
+    if recipe.devices != "auto":
+        return recipe.devices
+    return torch.cuda.device_count() if torch.cuda.is_available() else 1
+
+
+def check_machine(recipe: DetectionRecipe) -> None:
+    """ConfigError if recipe and machine do not fit; all problems at once."""
+    problems = []
+    if recipe.precision == "16" and not torch.cuda.is_available():
+        problems.append("precision: 16 needs a CUDA GPU, and there is none here; use bf16 or 32")
+    processes = processes_here(recipe) * recipe.nodes
+    if recipe.batch_size % processes:
+        problems.append(f"batch_size: {recipe.batch_size} does not divide among {processes} processes")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def build_trainer(recipe: DetectionRecipe, callbacks: list[pl.Callback], logger: Any = False) -> pl.Trainer:
+    """A Lightning trainer of one stage; it leaves data, checkpoints, progress and signals to us."""
+    strategy: Any = "auto"
+    if processes_here(recipe) * recipe.nodes > 1:
+        # Buffers are prototypes and statistics: every process computes them itself, none need be sent each step.
+        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    from sslcore.training.checkpoints import FolderCheckpoints
+
+    return pl.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=processes_here(recipe),
+        num_nodes=recipe.nodes,
+        strategy=strategy,
+        precision=PRECISION[recipe.precision],
+        max_epochs=1,
+        gradient_clip_val=recipe.clip_norm or None,
+        use_distributed_sampler=False,
+        callbacks=callbacks,
+        plugins=[FolderCheckpoints()],
+        logger=logger,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def bring_together(recipe: DetectionRecipe) -> None:
+    """Starts the other processes if nobody did, and forms the group that all stages use.
+
+    Lightning would do both only when the first stage trains; a resumed run may have to evaluate first.
+    """
+    if processes_here(recipe) * recipe.nodes == 1 or dist.is_initialized():
+        return
+    strategy: Any = build_trainer(recipe, []).strategy
+    strategy.launcher.launch(lambda: None)
+    strategy.setup_environment()
+
+
+def agreed(value: Any) -> Any:
+    """What the first process has, in every process: a plain value."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def everybodys(values: list[Any]) -> list[list[Any]]:
+    """The list of each process, in rank order, in every process."""
+    if world_size() == 1:
+        return [values]
+    lists: list[list[Any]] = [[] for _ in range(world_size())]
+    dist.all_gather_object(lists, values)
+    return lists

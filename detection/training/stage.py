@@ -1,0 +1,139 @@
+"""One stage of training: a fresh optimiser and schedule, checkpoints, and going on where it was left."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor, nn
+
+from detection.training.batches import BatchStream
+from detection.training.callbacks import Meter, PurityWatch
+from detection.training.layout import Layout
+from detection.training.module import Place, StageModule
+from detection.training.processes import agreed, build_trainer
+from detection.training.recipe import DetectionRecipe, StageSettings
+from sslcore.errors import CheckpointError
+from sslcore.storage import (
+    RunDirectory,
+    StopSignals,
+    checkpoint_step,
+    list_checkpoints,
+    newest_checkpoint,
+    prune_checkpoints,
+    set_aside_after,
+)
+from sslcore.training.checkpoints import Checkpoints
+from sslcore.training.lightning import silenced
+from sslcore.training.resuming import Say
+
+
+@dataclass
+class StageOutcome:
+    """What came of a stage.
+
+    Attributes:
+        stopped: a signal ended it early.
+        exit_code: what a shell expects: 0, or 128 plus the signal's number.
+        steps: optimiser steps done in this process.
+        seconds: spent on the stage's steps, in all sessions.
+        loss: the last mean of each loss.
+        purity: what lay under the pseudo-unknowns; None if none were given.
+        checkpoint: its newest.
+    """
+
+    stopped: bool
+    exit_code: int
+    steps: int
+    seconds: float
+    loss: dict[str, float]
+    purity: dict[str, Any] | None
+    checkpoint: Path | None
+
+
+def train_stage(
+    engine: nn.Module,
+    stream: BatchStream,
+    recipe: DetectionRecipe,
+    settings: StageSettings,
+    place: Place,
+    *,
+    layout: Layout,
+    run: RunDirectory | None,
+    previous: Sequence[Tensor] | None,
+    purity: PurityWatch | None,
+    description: dict[str, Any],
+    quiet: bool,
+    say: Say,
+) -> StageOutcome:
+    """Trains a stage, from its beginning or from its newest sound checkpoint.
+
+    Args:
+        engine: with the weights that the stage begins with; trained in place.
+        stream: the batches.
+        recipe, settings: of the run and of this stage.
+        place: where the stage stands in the run.
+        layout: where its checkpoints are.
+        run: for metrics; None in all processes but the first.
+        previous: see `StageModule`.
+        purity: counts pseudo-labels, or None.
+        description: saved with every checkpoint.
+        quiet: no progress display.
+        say: gets the sentences that a person should read.
+
+    Raises:
+        SurniaError: what went wrong and what to do about it.
+    """
+    folder = layout.checkpoints(place.task, place.stage)
+    start = _start(folder, place, say)
+    done = checkpoint_step(start) or 0 if start else 0
+    if layout.writes and folder is not None:
+        set_aside_after(folder, done)
+    if run is not None:
+        run.rewind_metrics(place.offset + done)
+    torch.manual_seed(place.seed)
+    engine.train()
+    module = StageModule(engine, stream, recipe, settings, place, previous, description)
+    signals, saver = StopSignals(), None
+    with silenced():
+        meter = Meter(run, purity, quiet=quiet)
+        callbacks: list[pl.Callback] = [meter, *([purity] if purity else [])]
+        if folder is not None:
+            saver = Checkpoints(folder, every=recipe.checkpoint_every, keep=recipe.keep_checkpoints, signals=signals)
+            callbacks.append(saver)  # last: what the others do belongs to the step that is saved
+        trainer = build_trainer(recipe, callbacks, _logger(layout, place.offset + done))
+        trainer.fit(module, ckpt_path=str(start) if start else None)
+    if layout.writes and folder is not None and trainer.global_step == settings.steps:
+        prune_checkpoints(folder, keep=1)  # of a finished stage the last is all that is wanted
+    return StageOutcome(
+        stopped=saver is not None and saver.stopped,
+        exit_code=signals.exit_code if saver is not None and saver.stopped else 0,
+        steps=trainer.global_step - meter.first_step,
+        seconds=meter.seconds,
+        loss={name: pairs[-1][1] for name, pairs in meter.terms.items()},
+        purity=purity.totalled() if purity else None,
+        checkpoint=saver.saved if saver else None,
+    )
+
+
+def _start(folder: Path | None, place: Place, say: Say) -> Path | None:
+    """The newest sound checkpoint of a stage, the same for all processes; None: it begins."""
+    if folder is None:
+        return None
+    found = agreed(str(newest_checkpoint(folder, report=say) or ""))
+    if not found and list_checkpoints(folder):
+        raise CheckpointError(
+            f"no checkpoint in {folder} is sound, so {place.name} cannot be continued; restore one of them from a "
+            "copy, or delete them all to have the stage begin anew"
+        )
+    return Path(found) if found else None
+
+
+def _logger(layout: Layout, done: int) -> Any:
+    # What was written after the step that is resumed does not count.
+    if layout.folder is None:
+        return False
+    return TensorBoardLogger(layout.folder, name="tensorboard", version="", purge_step=done or None)
