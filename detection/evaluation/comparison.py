@@ -197,8 +197,9 @@ def _image_indices(ground_truth: GroundTruth, detections: DetectionArrays) -> In
         index = np.array([of_id.get(image_id, -1) for image_id in ids.tolist()], dtype=np.int64)
     if (index < 0).any():
         at = int(np.flatnonzero(index < 0)[0])
+        image_id = ids.tolist()[at]
         raise DataError(
-            f"{detections.source}: detection {at} (from 0) is in the image {ids[at]!r}, which {ground_truth.source} "
+            f"{detections.source}: detection {at} (from 0) is in the image {image_id!r}, which {ground_truth.source} "
             "does not have; score it with the annotations it was made for."
         )
     return index

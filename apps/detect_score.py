@@ -1,0 +1,173 @@
+"""`surnia detect score`: the metrics of open-world detection for anybody's detections, as a table and as JSON."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from apps import options as check
+from apps.options import Options
+from sslcore.errors import ConfigError, DataError
+
+MAX_LIST = 1 << 28
+
+
+def options() -> Options:
+    """What the command understands."""
+    parser = Options(
+        "surnia detect score",
+        "Score detections of known and unknown objects: mAP, unknown recall, wilderness impact, open-set errors.",
+        closing=(
+            "Mode strict takes every image once and the papers' definitions; mode ore gives the numbers of ORE's own\n"
+            "evaluator, for comparing with published tables. In Python: help(detection.evaluation.evaluate)."
+        ),
+    )
+    parser.option("--gt", check.existing, "annotations of the test set, a COCO json", metavar="FILE", required=True)
+    parser.option(
+        "--detections",
+        check.existing,
+        "COCO results: a list of {image_id, category_id, bbox, score}; unknown objects carry unknown_id",
+        metavar="FILE",
+        required=True,
+    )
+    parser.option("--tasks", check.text, "a task file (YAML), or m_owodb or s_owodb", metavar="TASKS", required=True)
+    parser.option("--task", check.whole(1), "the last task that the model has learnt", metavar="N", required=True)
+    parser.option("--mode", check.choice("strict", "ore"), "definitions", metavar="{strict,ore}", default="strict")
+    parser.option("--image-list", check.existing, "score these images only, one name or id per line", metavar="FILE")
+    parser.option("--score-floor", check.number(), "leave out detections below this score", metavar="SCORE")
+    parser.option("--per-image", check.whole(1), "then keep so many of each image, the best", metavar="N")
+    parser.flag("--coco", "COCO's AP also for more than 100 000 detections, where it takes minutes")
+    parser.option("--json", check.path, "write all numbers here", metavar="FILE")
+    parser.flag("--overwrite", "replace what --json names")
+    return parser
+
+
+def score(args: argparse.Namespace) -> int:
+    """Score, show, write.
+
+    Raises:
+        ConfigError, DataError: one sentence each.
+    """
+    if args.json is not None and args.json.is_dir():
+        raise ConfigError(f"command line: --json  {args.json} is a folder; give the name of a file")
+    if args.json is not None and args.json.exists() and not args.overwrite:
+        raise ConfigError(f"command line: --json  {args.json} exists already; give another name, or add --overwrite")
+    from detection.evaluation import DetectionArrays, GroundTruth, evaluate
+    from detection.tasks import TaskSet
+    from sslcore.storage import surroundings, write_json
+
+    result = evaluate(
+        GroundTruth.from_coco(args.gt),
+        DetectionArrays.from_results(args.detections),
+        TaskSet.from_file(args.tasks),
+        args.task,
+        mode=args.mode,
+        score_floor=args.score_floor,
+        per_image=args.per_image,
+        image_list=None if args.image_list is None else read_list(args.image_list),
+        coco=True if args.coco else None,
+    )
+    if args.json is not None:
+        files = {"ground_truth_file": str(args.gt), "detections_file": str(args.detections)}
+        around = surroundings()
+        write_json(args.json, {**result, **files, "versions": around["versions"], "git": around["git"]})
+    show(result, args.json)
+    return 0
+
+
+def read_list(path: Path) -> list[str]:
+    """The lines of a list of images, without empty ones.
+
+    Raises:
+        DataError: it cannot be read or names nothing.
+    """
+    from sslcore.storage.files import read_file
+
+    remedy = "give a text file with one file name or id per line"
+    raw = read_file(path, limit=MAX_LIST, error=DataError, remedy=remedy)
+    try:
+        lines = [line.strip() for line in raw.decode().splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text; {remedy}") from error
+    named = [line for line in lines if line]
+    if not named:
+        raise DataError(f"{path} names no image; {remedy}")
+    return named
+
+
+def show(result: dict[str, Any], written: Path | None) -> None:
+    """A table of the main numbers, and how they were taken."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    title = f"Task {result['task']} of {result['tasks']}, mode {result['mode']}"
+    for heading, columns, rows in (
+        ("", ("", "mAP", "11-point", "COCO AP"), _precision_rows(result)),
+        ("", ("", "value"), _other_rows(result)),
+    ):
+        table = Table(title=title or heading, title_justify="left")
+        for i, column in enumerate(columns):
+            table.add_column(column, justify="right" if i else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        title = ""
+    for note in _notes(result, written):
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
+
+
+def _precision_rows(result: dict[str, Any]) -> list[list[str]]:
+    keys = {
+        "classes of earlier tasks": ("map_previous", "map_previous_11", "coco_ap_previous"),
+        "classes of this task": ("map_current", "map_current_11", "coco_ap_current"),
+        "both": ("map_both", "map_both_11", "coco_ap_both"),
+        "unknown": ("u_ap", "u_ap_11", "coco_ap_unknown"),
+    }
+    return [[name, *(_percent(result[key]) for key in columns)] for name, columns in keys.items()]
+
+
+def _other_rows(result: dict[str, Any]) -> list[list[str]]:
+    shares = {
+        "unknown recall": "u_recall",
+        "  best 10 per image": "u_recall_10",
+        "  best 50 per image": "u_recall_50",
+        "  best 100 per image": "u_recall_100",
+        "unknown precision": "u_precision",
+        "unknown F1": "u_f1",
+        "H-score (mAP both, unknown recall)": "h_score",
+    }
+    rows = [[name, _percent(result[key])] for name, key in shares.items()]
+    rows.append(["wilderness impact at recall 0.8", _number(result["wi"], ".4f")])
+    rows.append(["unknown objects taken for known (A-OSE, detections)", _number(result["a_ose"], ",")])
+    rows.append(["unknown objects taken for known (A-OSE, objects)", _number(result["a_ose_objects"], ",")])
+    rows.append([f"AUROC known / unknown, by {result['auroc_by']}", _number(result["auroc"], ".4f")])
+    rows.append(["unknown detections per image", _number(result["unknown_per_image"], ".2f")])
+    if result["distractors"]:
+        rows.append(["distractors called unknown", _percent(result["distractor_recall"])])
+        rows.append(["  best 10 per image", _percent(result["distractor_recall_10"])])
+    return rows
+
+
+def _notes(result: dict[str, Any], written: Path | None) -> list[str]:
+    floor, cap = result["score_floor"], result["per_image"]
+    lines = "" if result["image_lines"] == result["images"] else f" ({result['image_lines']:,} lines)"
+    notes = [
+        f"{result['images']:,} images{lines}, {result['detections']:,} detections; "
+        f"{'no score floor' if floor is None else f'scores of at least {floor:g}'}, "
+        f"{'no cap per image' if cap is None else f'at most {cap} per image'}.",
+        f"{result['known_objects']:,} known objects, {result['num_unknown_gt']:,} unknown.",
+    ]
+    if result["later_class_detections"]:
+        scored = "not scored" if result["mode"] == "strict" else "counted in A-OSE only"
+        notes.append(f"{result['later_class_detections']:,} detections of classes of later tasks were {scored}.")
+    if written is not None:
+        notes.append(f"Written to {written}.")
+    return notes
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"

@@ -1,0 +1,97 @@
+"""`surnia detect score` as a function."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from apps.detect_score import options, score
+from detection.tasks import TaskSet
+from sslcore.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def files(tmp_path):
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 100} for i in (1, 2)]
+    boxes = [(1, 1, [0, 0, 50, 50]), (1, 2, [50, 50, 50, 50]), (2, 3, [0, 0, 20, 20])]
+    annotations = [
+        {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        for i, (image, category, box) in enumerate(boxes, start=1)
+    ]
+    categories = [{"id": i, "name": name} for i, name in enumerate(("cat", "dog", "fox"), start=1)]
+    truth = {"images": images, "annotations": annotations, "categories": categories}
+    found = [
+        {"image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 50], "score": 0.9},
+        {"image_id": 1, "category_id": 0, "bbox": [50, 50, 50, 50], "score": 0.8},
+        {"image_id": 2, "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.7},
+    ]
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    TaskSet("pets", (("cat",), ("dog",))).save(tmp_path / "tasks.yaml")
+    return tmp_path
+
+
+def words(files, *more, task="1"):
+    given = {"--gt": files / "gt.json", "--detections": files / "found.json", "--tasks": files / "tasks.yaml"}
+    return [str(word) for pair in given.items() for word in pair] + ["--task", task, *map(str, more)]
+
+
+def test_table_and_file(files, capsys):
+    assert score(options().read(words(files, "--json", files / "out.json"))) == 0
+    result = json.loads((files / "out.json").read_text())
+    assert (result["mode"], result["task"], result["map_previous"], result["map_both"]) == ("strict", 1, None, 1.0)
+    assert (result["u_recall"], result["u_ap"], result["a_ose"], result["a_ose_objects"]) == (0.5, 0.5, 1, 1)
+    assert result["detections_file"].endswith("found.json")
+    said = capsys.readouterr().out
+    assert "Task 1 of pets, mode strict" in said
+    assert "2 images, 3 detections; no score floor, no cap per image." in said
+    assert "50.00 %" in said
+    with pytest.raises(ConfigError, match="exists already"):
+        score(options().read(words(files, "--json", files / "out.json")))
+    assert score(options().read(words(files, "--json", files / "out.json", "--overwrite"))) == 0
+
+
+def test_mode_ore_with_a_list(files, capsys):
+    (files / "list.txt").write_text("1\n1\n\n1.jpg\n")
+    more = ["--mode", "ore", "--image-list", files / "list.txt", "--json", files / "out.json"]
+    assert score(options().read(words(files, *more))) == 0
+    result = json.loads((files / "out.json").read_text())
+    assert (result["images"], result["image_lines"], result["detections"]) == (1, 3, 2)
+    assert result["recall_per_class"]["cat"] == pytest.approx(1 / 3)
+    assert "1 images (3 lines)" in capsys.readouterr().out
+
+
+def test_floor_and_cap(files):
+    more = ["--score-floor", "0.75", "--per-image", "1", "--json", files / "out.json"]
+    assert score(options().read(words(files, *more))) == 0
+    result = json.loads((files / "out.json").read_text())
+    assert (result["detections"], result["score_floor"], result["per_image"], result["u_recall"]) == (1, 0.75, 1, 0.0)
+
+
+def test_one_sentence_each(files):
+    with pytest.raises(ConfigError, match="task 3 does not exist"):
+        score(options().read(words(files, task="3")))
+    with pytest.raises(ConfigError, match="must be one of strict, ore"):
+        options().read(words(files, "--mode", "legacy"))
+    (files / "list.txt").write_text("\n")
+    with pytest.raises(DataError, match="names no image"):
+        score(options().read(words(files, "--image-list", files / "list.txt")))
+    (files / "list.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="is not text"):
+        score(options().read(words(files, "--image-list", files / "list.txt")))
+    with pytest.raises(ConfigError, match="is a folder"):
+        score(options().read(words(files, "--json", files)))
+    (files / "found.json").write_text("{}")
+    with pytest.raises(DataError, match="list of detections"):
+        score(options().read(words(files)))
+
+
+def test_the_options_are_light_and_scoring_needs_no_torch(files):
+    code = (
+        "import sys; from apps.detect_score import options, score; "
+        "assert not {'numpy', 'torch', 'rich'} & set(sys.modules), 'heavy'; "
+        f"score(options().read({words(files)!r})); assert 'torch' not in sys.modules, 'torch'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
