@@ -8,11 +8,16 @@ one temperature and prototypes that are class means, the same sum is the InfoNCE
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from sslcore.losses.common import check_labelled, check_prototypes, inverse, mean_rows
-from sslcore.ops.numerics import Scalar, unit, widened
+from sslcore.ops import small
+from sslcore.ops.numerics import Scalar, chosen_matmul_precision, unit, widened
 from sslcore.ops.row import lse_over_keys
+from sslcore.ops.small import is_small
 from sslcore.ops.tiles import Pairs
+
+_NONE = -100  # label of rows that do not count
 
 
 def proto_nce(
@@ -98,16 +103,20 @@ def prototype_nce(
     """
     check_labelled(features, labels, prototypes, valid)
     scale = inverse(temperature)
-    own = labels.clamp(min=0)
-    counts = labels >= 0
-    bias = None
+    own, counts = labels.clamp(min=0), labels >= 0
     if valid is not None:
         counts = counts & valid[own]
-        bias = torch.zeros_like(valid, dtype=widened(features[:0]).dtype).masked_fill_(~valid, -torch.inf)
+        valid = valid | ~valid.any()  # where none counts, no row does either: the sums only have to be finite
     v, c = unit(features), unit(prototypes)
-    of_own = (v * c[own]).sum(1)
-    of_all = lse_over_keys(v, c, scale, Pairs(), "unit", key_bias=bias)
-    total = torch.where(counts, of_all - scale * of_own, 0).sum()
+    if is_small(len(v), len(c), chosen_matmul_precision()):
+        scores = small.scores_of(v, c, scale)
+        if valid is not None:
+            scores = scores.masked_fill(~valid, -torch.inf)
+        total = functional.cross_entropy(scores, torch.where(counts, own, _NONE), ignore_index=_NONE, reduction="sum")
+    else:
+        bias = None if valid is None else torch.zeros_like(c[:, 0]).masked_fill_(~valid, -torch.inf).detach()
+        of_all = lse_over_keys(v, c, scale, Pairs(), "unit", key_bias=bias)
+        total = torch.where(counts, of_all - scale * (v * c[own]).sum(1), 0).sum()
     return total / mean_rows(counts, total.dtype, gather)
 
 

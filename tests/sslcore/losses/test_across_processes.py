@@ -78,6 +78,9 @@ def cases():
         "max_margin": lambda a, b, r, s, t: losses.max_margin(a, b, r["labels"] > 1, margin=3.0),
         "triplet": lambda a, b, r, s, t: losses.triplet(a, b, r["z"], margin=1.0),
         "n_pair": lambda a, b, r, s, t: losses.n_pair(a, b, temperature=t, labels=r["labels"], l2=0.1),
+        "prototype_nce": lambda a, b, r, s, t: losses.prototype_nce(
+            a, r["some"], s["keys"], temperature=t, valid=torch.tensor([True, True, True, True, False, True])
+        ),
         "hinge_clustering": lambda a, b, r, s, t: losses.hinge_clustering(a, r["labels"], s["keys"], margin=4.0),
         "hinge_clustering, rows without a class": lambda a, b, r, s, t: losses.hinge_clustering(
             a, r["some"], s["keys"], margin=4.0

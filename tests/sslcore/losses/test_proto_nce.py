@@ -1,11 +1,12 @@
 import inspect
 import math
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from sslcore.losses import concentrations, proto_nce
+from sslcore.losses import concentrations, proto_nce, prototype_nce
 
 F64 = torch.float64
 
@@ -137,3 +138,69 @@ def test_concentrations_name_what_does_not_fit(prototypes, assignments, message)
         inspect.unwrap(concentrations)(
             torch.randn(40, 5), torch.randn(*prototypes), torch.zeros(assignments, dtype=torch.long)
         )
+
+
+# --- labels in place of clusters -------------------------------------------------------------------------------------
+
+
+def labelled_by_loops(features, labels, prototypes, temperature, valid):
+    """Cross-entropy of cosine similarities to the prototypes that are there, over the rows whose own one is."""
+    total, count = 0.0, 0
+    for f, y in zip(features, labels.tolist(), strict=True):
+        if y < 0 or not valid[y]:
+            continue
+        terms = [math.exp(float(f @ p / (f.norm() * p.norm())) / temperature) for p in prototypes]
+        total -= math.log(terms[y] / sum(t for t, there in zip(terms, valid, strict=True) if there))
+        count += 1
+    return torch.tensor(total / max(count, 1), dtype=F64)
+
+
+LABELS = [0, 4, 2, -1, 2, 1, 3, -5, 0, 2]
+
+
+@pytest.mark.parametrize("valid", [None, [True, False, True, True, False]])
+@pytest.mark.parametrize("is_large", [False, True])
+def test_labelled_rows_equal_the_definition(valid, is_large, monkeypatch):
+    if is_large:
+        monkeypatch.setattr(sys.modules["sslcore.losses.proto_nce"], "is_small", lambda *args: False)
+    features, prototypes, _ = inputs(n=10, k=5)
+    labels = torch.tensor(LABELS)
+    mask = None if valid is None else torch.tensor(valid)
+    ours = prototype_nce(features, labels, prototypes, temperature=0.2, valid=mask)
+    expected = labelled_by_loops(features, labels, prototypes, 0.2, valid or [True] * 5)
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_labelled_rows_have_the_right_gradients(is_large, monkeypatch):
+    if is_large:
+        monkeypatch.setattr(sys.modules["sslcore.losses.proto_nce"], "is_small", lambda *args: False)
+    features, prototypes, _ = inputs(n=10, k=5)
+    valid = torch.tensor([True, False, True, True, True])
+
+    def loss(f, p):
+        return prototype_nce(f, torch.tensor(LABELS), p, temperature=0.5, valid=valid)
+
+    assert torch.autograd.gradcheck(loss, (features.requires_grad_(), prototypes.requires_grad_()))
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+@pytest.mark.parametrize("valid", [[True] * 5, [False] * 5])
+def test_nothing_to_compare_is_no_loss_and_no_gradient(is_large, valid, monkeypatch):
+    if is_large:
+        monkeypatch.setattr(sys.modules["sslcore.losses.proto_nce"], "is_small", lambda *args: False)
+    labels = torch.full((10,), -1 if valid[0] else 2)
+    features = inputs(n=10, k=5)[0].requires_grad_()
+    loss = prototype_nce(features, labels, torch.randn(5, 5, dtype=F64), temperature=0.1, valid=torch.tensor(valid))
+    loss.backward()
+    assert loss.item() == 0
+    assert float(features.grad.abs().sum()) == 0
+
+
+def test_labelled_rows_say_what_does_not_fit():
+    features, prototypes, _ = inputs(n=10, k=5)
+    labels = torch.tensor(LABELS)
+    with pytest.raises(ValueError, match="label 5 has no prototype: there are 5"):
+        prototype_nce(features, labels + 1, prototypes, temperature=0.1)
+    with pytest.raises(ValueError, match="temperature"):
+        prototype_nce(features, labels, prototypes, temperature=0)
