@@ -7,6 +7,8 @@ searched for the offenders.
 
 import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from posixpath import normpath
 from typing import Any
@@ -50,11 +52,12 @@ def read_coco(
     found = Problems() if problems is None else problems
     content = load_json(path)
     reader = _Reader(str(path), found)
-    records = reader.images(content["images"])
-    categories = reader.categories(content["categories"], tasks)
-    index_of = {record.id: i for i, record in enumerate(records)}
-    columns = reader.annotations(content["annotations"], index_of, categories)
-    distractor_image, distractors = reader.distractors(content.get("distractors", []), index_of)
+    with _no_collector():
+        records = reader.images(content["images"])
+        categories = reader.categories(content["categories"], tasks)
+        index_of = {record.id: i for i, record in enumerate(records)}
+        columns = reader.annotations(content["annotations"], index_of, categories)
+        distractor_image, distractors = reader.distractors(content.get("distractors", []), index_of)
     if problems is None:
         found.refuse()
     return AnnotationSet(
@@ -77,16 +80,12 @@ def load_json(path: str | Path) -> dict[str, Any]:
     """
     remedy = "give a COCO json of images, annotations and categories"
     raw = read_file(path, limit=MAX_BYTES, error=DataError, remedy=remedy)
-    collecting = gc.isenabled()
-    gc.disable()  # millions of small objects that all stay: looking for garbage among them triples the time
     try:
-        content = json.loads(raw)
+        with _no_collector():
+            content = json.loads(raw)
     except (ValueError, RecursionError, MemoryError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error) or "it is too large"
         raise DataError(f"{path} is not JSON ({reason}); {remedy}") from error
-    finally:
-        if collecting:
-            gc.enable()
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__} where a COCO json has an object; {remedy}")
     for key in ("images", "annotations", "categories", "distractors"):
@@ -95,6 +94,18 @@ def load_json(path: str | Path) -> dict[str, Any]:
         if not isinstance(content.get(key, []), list):
             raise DataError(f"'{key}' of {path} is no list; {remedy}")
     return content
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Millions of small objects that all stay: looking for garbage among them more than doubles the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class _Reader:

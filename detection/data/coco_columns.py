@@ -33,7 +33,8 @@ def as_columns(entries: Sequence[Any]) -> dict[str, Any]:
         if not np.isin(flags, (0, 1)).all():
             raise ValueError(key)
         columns[key] = flags != 0
-    own = columns["bbox"][:, 2] * columns["bbox"][:, 3] if None in columns["area"] else None
+    with np.errstate(over="ignore", invalid="ignore"):
+        own = columns["bbox"][:, 2] * columns["bbox"][:, 3] if None in columns["area"] else None
     given = columns["area"] if own is None else [0 if area is None else area for area in columns["area"]]
     area = _numeric(given, (len(rows),))
     columns["area"] = area if own is None else np.where([a is None for a in columns["area"]], own, area)
