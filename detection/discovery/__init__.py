@@ -13,16 +13,16 @@ from sslcore._lazy import attach
 
 if TYPE_CHECKING:
     from detection.discovery.collect import Wanted, collect_unknowns
-    from detection.discovery.discover import Discovery, discover, write_discovery
     from detection.discovery.grouping import Group, Grouping, group_embeddings
     from detection.discovery.learned import Learned
     from detection.discovery.learning import Lesson, learn
     from detection.discovery.naming import Named, read_names, write_names
+    from detection.discovery.pipeline import Discovery, discover, write_discovery
     from detection.discovery.records import SourceImage, UnknownObjects
 
 _HOME = {
     "collect": ("Wanted", "collect_unknowns"),
-    "discover": ("Discovery", "discover", "write_discovery"),
+    "pipeline": ("Discovery", "discover", "write_discovery"),
     "grouping": ("Group", "Grouping", "group_embeddings"),
     "learned": ("Learned",),
     "learning": ("Lesson", "learn"),

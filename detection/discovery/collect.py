@@ -23,13 +23,13 @@ class Wanted:
 
     Attributes:
         score: lowest score.
-        posterior: lowest probability of being unknown; detections without one (its fit failed) are kept.
+        posterior: lowest probability of being unknown; 0: all that the detector calls unknown.
         per_image: most objects of a picture, those of highest score; None: all.
         min_side: shorter boxes are left out, in pixels: nobody could name them.
     """
 
     score: float = 0.05
-    posterior: float = 0.5
+    posterior: float = 0.0
     per_image: int | None = None
     min_side: float = 8.0
 
@@ -170,8 +170,8 @@ def _as_arrays(root: Path, known: tuple[str, ...], collection: _Collection) -> U
         known=known,
         box_image=np.repeat(np.arange(len(found)), counts).astype(np.int64),
         boxes=column("boxes", 4).round(2),
-        scores=column("scores"),
-        posteriors=column("posteriors"),
-        energies=column("energies"),
+        scores=column("scores").round(6),
+        posteriors=column("posteriors").round(6),
+        energies=column("energies").round(6),
         embeddings=column("embeddings", -1).astype(np.float32),
     )

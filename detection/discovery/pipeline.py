@@ -69,9 +69,10 @@ def discover(
         predict, images, known=known, wanted=wanted, batch_size=batch_size, say=say, progress=progress
     )
     if not len(unknowns):
+        also = f" and a posterior of at least {wanted.posterior:g}" if wanted.posterior > 0 else ""
         raise DataError(
-            f"no unknown object was found with a score of at least {wanted.score:g} and a posterior of at least "
-            f"{wanted.posterior:g}; lower these, or give other pictures"
+            f"no unknown object was found with a score of at least {wanted.score:g}{also}; ask for less, or give other "
+            "pictures"
         )
     grouping = group_embeddings(
         unknowns.embeddings, method=method, groups=groups, min_group=min_group, components=components, seed=seed

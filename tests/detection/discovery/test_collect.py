@@ -1,0 +1,199 @@
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detection.discovery import UnknownObjects, Wanted, collect_unknowns
+from detection.structures import Detections
+from sslcore.errors import CheckpointError, DataError
+
+
+def detections(*rows, dim=3):
+    """Rows (box, label, score, posterior)."""
+    boxes, labels, scores, posteriors = zip(*rows)
+    n = len(rows)
+    return Detections(
+        torch.tensor(boxes, dtype=torch.float32),
+        torch.tensor(labels),
+        torch.tensor(scores),
+        torch.zeros(n),
+        torch.tensor(posteriors),
+        torch.arange(n * dim, dtype=torch.float32).reshape(n, dim),
+    )
+
+
+def test_unknown_objects_keep_their_picture_place_and_embedding(full):
+    found = collect_unknowns(full.predict, full.folder, known=["blue"], batch_size=3)
+    assert len(found) == 8 + 6 and len(found.images) == 8
+    assert found.root == full.folder and found.known == ("blue",)
+    names = [image.file for image in found.images]
+    assert names == ["0.png", "2.png", "4.png", "6.png", "deep/1.png", "deep/3.png", "deep/5.png", "deep/7.png"]
+    for image in found.images:
+        path = full.folder / image.file
+        assert image.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() and image.bytes == path.stat().st_size
+        assert (image.width, image.height) == (120, 90)
+    # picture 4.png: red at 5, 10 of side 24, green at 60, 40 of side 22; the larger scores higher
+    rows = np.flatnonzero(found.box_image == names.index("4.png"))
+    assert found.boxes[rows].tolist() == [[5, 10, 29, 34], [60, 40, 82, 62]]
+    np.testing.assert_allclose(found.scores[rows], [24 / 50, 22 / 50])
+    assert found.embeddings[rows].argmax(axis=1).tolist() == [0, 1]
+
+
+def test_the_batch_size_does_not_matter(full):
+    one, five = (collect_unknowns(full.predict, full.folder, batch_size=n) for n in (1, 5))
+    assert one.images == five.images and np.array_equal(one.boxes, five.boxes)
+
+
+def test_only_wanted_detections_are_kept():
+    found = detections(
+        ([0, 0, 20, 20], 1, 0.9, 0.9),
+        ([0, 0, 20, 20], 2, 0.9, 0.9),  # known
+        ([0, 0, 20, 20], 1, 0.2, 0.9),  # low score
+        ([0, 0, 20, 20], 1, 0.9, 0.4),  # probably known
+        ([0, 0, 20, 7], 1, 0.9, 0.9),  # too small to be named
+        ([0, 0, 20, 20], 1, math.nan, 0.9),
+        ([0, math.nan, 20, 20], 1, 0.9, 0.9),
+        ([90, 80, 130, 120], 1, 0.95, math.nan),  # no posterior; reaches over the edge
+        ([130, 80, 150, 90], 1, 0.9, 0.9),  # outside
+    )
+    kept = Wanted(score=0.3, posterior=0.5).of(found, 120, 90)
+    assert kept.boxes.tolist() == [[90, 80, 120, 90], [0, 0, 20, 20]]
+    assert len(Wanted(score=0.3, per_image=1).of(found, 120, 90)) == 1
+
+
+def test_the_same_picture_under_two_names_is_looked_at_once(full):
+    shutil.copy(full.folder / "0.png", full.folder / "again.png")
+    said = []
+    found = collect_unknowns(full.predict, full.folder, say=said.append)
+    assert len(found) == 14 and "again.png" not in {image.file for image in found.images}
+    assert said == ["left out again.png: it is the same picture as 0.png"]
+
+
+def test_a_damaged_picture_is_left_out_and_named(full):
+    (full.folder / "3b.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    said, done = [], []
+    found = collect_unknowns(full.predict, full.folder, say=said.append, progress=lambda *n: done.append(n))
+    assert len(found) == 14 and len(said) == 1 and "3b.png" in said[0]
+    assert done[-1] == (9, 9)
+
+
+def test_files_may_be_given_and_the_root_is_what_they_share(full):
+    paths = [full.folder / "deep" / "1.png", full.folder / "2.png"]
+    found = collect_unknowns(full.predict, paths)
+    assert found.root == full.folder and [image.file for image in found.images] == ["deep/1.png", "2.png"]
+    single = collect_unknowns(full.predict, str(paths[0]))
+    assert single.root == full.folder / "deep" and len(single) == 2
+
+
+def test_a_turned_photograph_has_its_boxes_upright(pictures):
+    picture = Image.new("RGB", (120, 60), (128, 128, 128))
+    picture.paste((220, 40, 40), (10, 20, 40, 50))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by a quarter, clockwise
+    picture.save(pictures.folder / "turned.png", exif=exif)
+    found = collect_unknowns(pictures.predict, pictures.folder)
+    assert (found.images[0].width, found.images[0].height) == (60, 120)
+    assert found.boxes.tolist() == [[10, 10, 40, 40]]
+
+
+def test_no_unknown_object_at_all(pictures, tmp_path):
+    pictures.paint("a.png", ("blue", 5, 5, 30))
+    found = collect_unknowns(pictures.predict, pictures.folder)
+    assert len(found) == 0 and found.images == () and found.boxes.shape == (0, 4)
+    found.save(tmp_path)
+    assert len(UnknownObjects.load(tmp_path)) == 0
+
+
+def test_no_picture_at_all(pictures):
+    with pytest.raises(DataError, match="holds no images"):
+        collect_unknowns(pictures.predict, pictures.folder)
+    (pictures.folder / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match="none of the 1 pictures"):
+        collect_unknowns(pictures.predict, pictures.folder)
+    with pytest.raises(DataError, match="list of pictures is empty"):
+        collect_unknowns(pictures.predict, [])
+
+
+def test_a_detector_that_forgets_a_picture_is_refused(full):
+    with pytest.raises(ValueError, match="one Detections for each"):
+        collect_unknowns(lambda pictures: [], full.folder)
+
+
+# --- files ---
+
+
+def same(a, b):
+    for field in dataclasses.fields(a):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(x, np.ndarray):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y)
+        else:
+            assert x == y
+
+
+def test_records_come_back_from_their_files(full, tmp_path):
+    found = collect_unknowns(full.predict, full.folder, known=["blue"])
+    found.posteriors[1] = np.nan
+    found.embeddings[2] = np.nan
+    found.save(tmp_path)
+    same(UnknownObjects.load(tmp_path), found)
+    lines = (tmp_path / "unknowns.json").read_text().splitlines()
+    assert sum('"box"' in line for line in lines) == len(found)  # one line an object
+    assert json.loads((tmp_path / "unknowns.json").read_text())["objects"][1]["posterior"] is None
+
+
+def test_pictures_may_have_moved_together(full, tmp_path):
+    collect_unknowns(full.predict, full.folder).save(tmp_path)
+    moved = full.folder.rename(tmp_path / "elsewhere")
+    back = UnknownObjects.load(tmp_path, root=moved)
+    assert back.changed(range(len(back.images))) == []
+    assert len(UnknownObjects.load(tmp_path).changed([0, 1])) == 2
+
+
+def test_changed_and_removed_pictures_are_named(full, tmp_path):
+    found = collect_unknowns(full.predict, full.folder)
+    full.paint("2.png", ("red", 1, 1, 30))
+    (full.folder / "4.png").unlink()
+    first, second = found.changed(range(len(found.images)))
+    assert "2.png" in first and "has changed" in first
+    assert "4.png" in second and "no such file" in second
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda value: value["objects"].pop(),
+        lambda value: value["objects"][0].update(image=99),
+        lambda value: value["objects"][0].update(box=[1, 2, 3]),
+        lambda value: value["objects"][0].pop("score"),
+        lambda value: value["images"][0].update(file="../../secret.png"),
+        lambda value: value["images"][0].update(file="/secret.png"),
+        lambda value: value["images"][0].update(extra=1),
+        lambda value: value.update(schema=2),
+        lambda value: value.pop("root"),
+    ],
+)
+def test_spoiled_records_are_refused(full, tmp_path, spoil):
+    collect_unknowns(full.predict, full.folder).save(tmp_path)
+    value = json.loads((tmp_path / "unknowns.json").read_text())
+    spoil(value)
+    (tmp_path / "unknowns.json").write_text(json.dumps(value))
+    with pytest.raises(DataError, match="collect anew"):
+        UnknownObjects.load(tmp_path)
+
+
+def test_damaged_embeddings_are_refused(full, tmp_path):
+    collect_unknowns(full.predict, full.folder).save(tmp_path)
+    path = tmp_path / "unknowns.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        UnknownObjects.load(tmp_path)

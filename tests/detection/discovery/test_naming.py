@@ -1,0 +1,251 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detection.discovery import Wanted, discover, read_names
+from detection.discovery.grouping import REST
+from detection.structures import UNKNOWN, Detections
+from sslcore.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def found(full, tmp_path):
+    """Group 1: eight red squares; group 2: six green ones."""
+    return discover(full.predict, full.folder, tmp_path / "unknowns", known=["blue"], command="surnia detect learn R N")
+
+
+def fill(found, *changes):
+    """Replace in names.yaml: (text, by what), the first occurrence each."""
+    text = found.names.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    found.names.write_text(text)
+    return found.names
+
+
+def name(found, number, text):
+    """Type a name (and what may follow it) for a group."""
+    before, after = found.names.read_text().split(f"- group: {number}", 1)
+    found.names.write_text(f"{before}- group: {number}{after.replace('  name:', f'  name: {text}', 1)}")
+    return found.names
+
+
+def line_of(found, text, nth=0):
+    lines = found.names.read_text().splitlines()
+    return [number for number, line in enumerate(lines, start=1) if text in line][nth]
+
+
+def test_a_folder_has_all_that_a_person_needs(found):
+    assert {path.name for path in found.folder.iterdir()} == {
+        "unknowns.json", "unknowns.safetensors", "groups.json", "group_01.png", "group_02.png", "index.html",
+        "names.yaml",
+    }  # fmt: skip
+    text = found.names.read_text()
+    assert "# Then run: surnia detect learn R N" in text and "2 groups of unknown objects" in text
+    page = found.index.read_text()
+    assert page.count("data:image/jpeg;base64,") == 14 and "http" not in page.replace("http-equiv", "")
+    with Image.open(found.folder / "group_01.png") as sheet:
+        assert sheet.format == "PNG" and sheet.width > 1000
+
+
+def test_untouched_names_name_nothing(found):
+    named = read_names(found.names, known=["blue"])
+    assert named.classes == {} and named.notes == ("2 of 2 groups have no name and are not learned",)
+
+
+def test_named_groups_are_classes_without_what_is_left_out(found):
+    name(found, 2, "leaf")
+    fill(found, ("leave_out: []\n\n- group: 2", "leave_out: [2, 5, 2]\n\n- group: 2"))
+    name(found, 1, "'ladybird'  # or a tomato")
+    named = read_names(found.names, known=["blue"])
+    assert list(named.classes) == ["ladybird", "leaf"]
+    red, green = found.grouping.groups
+    kept = [thing for number, thing in enumerate(red.members.tolist(), start=1) if number not in (2, 5)]
+    assert named.classes["ladybird"].tolist() == sorted(kept)
+    assert named.classes["leaf"].tolist() == sorted(green.members.tolist())
+    assert set(named.group_of[named.classes["leaf"]]) == {2} and named.notes == ()
+
+
+def test_two_groups_of_one_name_are_one_class_and_it_is_said(found):
+    name(found, 1, "thing"), name(found, 2, "thing")
+    named = read_names(found.names, known=["blue"])
+    assert len(named.classes["thing"]) == 14 and named.notes == ("groups 1 and 2 are both 'thing'",)
+
+
+def test_names_that_yaml_takes_for_something_else_are_names(found):
+    name(found, 1, "7"), name(found, 2, "true")
+    assert list(read_names(found.names, known=[]).classes) == ["7", "true"]
+
+
+def test_aliases_are_known_by_their_canonical_name(found):
+    name(found, 1, "tvmonitor")
+    named = read_names(found.names, known=["blue"], canonical={"tvmonitor": "tv"}.get)
+    assert list(named.classes) == ["tv"]
+    with pytest.raises(ConfigError, match="'tv' is a known class"):
+        read_names(found.names, known=["tv"], canonical={"tvmonitor": "tv"}.get)
+
+
+def test_everything_that_is_wrong_is_said_at_once_with_its_line(found, full):
+    name(found, 1, "Blue"), name(found, 2, "leaf")
+    fill(found, ("leave_out: []", "leave_out: [3, 9, x]"), ("  size: 8", "  sise: 8"))
+    fill(found, ("leave_out: []", "leave_out: 4"))
+    found.names.write_text(found.names.read_text() + "\n- group: 5\n  name: x\n- group: 1\n- just text\n")
+    (full.folder / "2.png").unlink()
+    with pytest.raises(ConfigError) as caught:
+        read_names(found.names, known=["blue"])
+    said = caught.value.problems
+    at = {problem.split(":")[1] + " " + problem.split("  ", 1)[1] for problem in said if "  " in problem}
+    assert at == {
+        f"{line_of(found, 'sise')} there is no 'sise' in a file of names; did you mean 'size'?",
+        f"{line_of(found, 'Blue')} 'blue' is a known class already; give another name, or none",
+        f"{line_of(found, '[3, 9, x]')} group 1 has no picture 9; its numbers go from 1 to 8",
+        f"{line_of(found, '[3, 9, x]')} group 1 has no picture 'x'; its numbers go from 1 to 8",
+        f"{line_of(found, 'leave_out: 4')} leave_out is a list of numbers, as [3, 7]",
+        f"{line_of(found, 'group: 5')} there is no group 5; there are 1 and 2",
+        f"{line_of(found, '- group: 1', 1)} group 1 is there twice; the first stands at "
+        f"{found.names}:{line_of(found, '- group: 1')}:10",
+        f"{line_of(found, 'just text')} each group is an entry with group, name and leave_out",
+    }
+    assert "2.png" in said[-1] and len(said) == 9
+    assert all(problem.startswith(str(found.names)) for problem in said[:-1])
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("unknown", "'unknown' means something else here"),
+        ("Background", "'background' means something else here"),
+        ("[a, b]", "one line of text"),
+        ('"a\\nb"', "one line of text"),
+        ("x" * 300, "at most 200 characters"),
+        ("!!python/object:os.system x", "tags"),
+        ("*anchor", "aliases"),
+        ("a: b", "a ':' stands where no key can be"),
+    ],
+)
+def test_names_that_cannot_be_used(found, typed, says):
+    name(found, 1, typed)
+    with pytest.raises(ConfigError, match=re.escape(says)) as caught:
+        read_names(found.names, known=["blue"])
+    assert f"{found.names}:{line_of(found, '  name:')}" in str(caught.value)
+
+
+def test_names_that_differ_in_capitals_only_are_refused(found):
+    name(found, 1, "Mug"), name(found, 2, "mug")
+    with pytest.raises(ConfigError, match="'mug' and 'Mug' differ in capitals only"):
+        read_names(found.names, known=[])
+
+
+def test_a_named_group_with_nothing_left_is_refused(found):
+    name(found, 2, "leaf")
+    text = found.names.read_text()
+    head, _, tail = text.rpartition("leave_out: []")
+    found.names.write_text(f"{head}leave_out: [1, 2, 3, 4, 5, 6]{tail}")
+    with pytest.raises(ConfigError, match="group 2 is 'leaf', but all its pictures are left out"):
+        read_names(found.names, known=[])
+
+
+def test_a_missing_entry_is_a_group_without_a_name(found):
+    text = found.names.read_text()
+    found.names.write_text(text[: text.index("- group: 2")])
+    name(found, 1, "apple")
+    named = read_names(found.names, known=[])
+    assert list(named.classes) == ["apple"] and named.notes == ("1 of 2 groups have no name and are not learned",)
+
+
+@pytest.mark.parametrize("text", ["", "groups: 3", "- a\n- b", "a: [", "\x00", "groups:\n- group: 1\n\tname: x"])
+def test_broken_files_are_refused(found, text):
+    found.names.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(str(found.names))):
+        read_names(found.names, known=[])
+
+
+def test_bytes_that_are_no_text_are_refused(found):
+    found.names.write_bytes(b"\xff\xfe\x00groups")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        read_names(found.names, known=[])
+
+
+def test_no_such_file(found):
+    with pytest.raises(ConfigError, match=r"cannot read .*nowhere\.yaml: no such file"):
+        read_names(found.folder / "nowhere.yaml", known=[])
+    with pytest.raises(ConfigError, match=r"is a folder; give the names.yaml in it"):
+        read_names(found.folder, known=[])
+
+
+def test_names_of_another_collection_are_refused(found, full, tmp_path):
+    other = discover(full.predict, full.folder, tmp_path / "other", wanted=Wanted(score=0.45))
+    other.names.write_bytes(name(found, 1, "apple").read_bytes())
+    with pytest.raises(DataError, match="other groups than those beside"):
+        read_names(other.names, known=[])
+
+
+def test_changed_pictures_of_named_objects_are_refused_others_do_not_matter(found, full):
+    full.paint("6.png", ("red", 1, 1, 30))  # has no green square
+    name(found, 2, "leaf")
+    assert len(read_names(found.names, known=[]).classes["leaf"]) == 6
+    name(found, 1, "apple")
+    with pytest.raises(DataError, match=r"6\.png is not the picture .* has changed"):
+        read_names(found.names, known=[])
+
+
+def test_names_already_typed_are_not_written_over(found, full):
+    with pytest.raises(DataError, match="names may have been typed into it"):
+        discover(full.predict, full.folder, found.folder)
+
+
+def test_nothing_found_leaves_no_folder(pictures, tmp_path):
+    pictures.paint("a.png", ("blue", 5, 5, 30))
+    with pytest.raises(DataError, match=r"no unknown object was found with a score of at least 0\.3; ask for less"):
+        discover(pictures.predict, pictures.folder, tmp_path / "unknowns", wanted=Wanted(score=0.3))
+    assert not (tmp_path / "unknowns").exists()
+
+
+def test_one_object_can_be_named(pictures, tmp_path):
+    pictures.paint("a.png", ("red", 5, 5, 30))
+    found = discover(pictures.predict, pictures.folder, tmp_path / "unknowns")
+    assert "1 group of unknown objects" in found.names.read_text()
+    name(found, 1, "apple")
+    assert read_names(found.names, known=[]).classes["apple"].tolist() == [0]
+
+
+def test_embeddings_that_are_not_finite_can_be_named_too(pictures, tmp_path):
+    pictures.paint("a.png", ("red", 5, 5, 30))
+
+    def predict(images):
+        detections = pictures.predict(images)
+        return [Detections(**{**vars(each), "embeddings": each.embeddings * np.nan}) for each in detections]
+
+    said = []
+    found = discover(predict, pictures.folder, tmp_path / "unknowns", say=said.append)
+    assert [group.number for group in found.grouping.groups] == [REST] and "without a direction" in said[0]
+    assert (found.folder / "rest.png").exists() and "fit no group" in found.names.read_text()
+    name(found, 0, "apple")
+    assert len(read_names(found.names, known=[]).classes["apple"]) == 1
+
+
+def test_large_groups_have_several_sheets(pictures, tmp_path):
+    pictures.paint("a.png", size=(2000, 90))
+
+    def predict(images):
+        boxes = torch.tensor([[20.0 * k, 10, 20 * k + 15, 30] for k in range(98)])
+        n = len(boxes)
+        return [
+            Detections(boxes, torch.full((n,), UNKNOWN), torch.ones(n), torch.ones(n), torch.ones(n), torch.ones(n, 2))
+        ]
+
+    found = discover(predict, pictures.folder, tmp_path / "unknowns")
+    assert sorted(path.name for path in found.folder.glob("*.png")) == [f"group_01_{k}.png" for k in (1, 2, 3)]
+    assert "sheet: group_01_1.png, group_01_2.png, group_01_3.png" in found.names.read_text()
+    assert "has 74 more" in found.index.read_text()
+
+
+def test_a_name_of_a_file_cannot_write_into_the_page(pictures, tmp_path):
+    pictures.paint("<script>alert(1)<script>.png", ("red", 5, 5, 30))
+    found = discover(pictures.predict, pictures.folder, tmp_path / "unknowns", known=["<b>"])
+    page = found.index.read_text()
+    assert "<script" not in page and "<b>" not in page and "&lt;script&gt;" in page
