@@ -167,7 +167,7 @@ def as_tensor(image: Picture) -> Tensor:
     elif isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"an array is a picture if it is (h, w, 3) uint8; this one is {image.shape} {image.dtype}")
-        values = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+        values = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255  # torch warns of read-only arrays
     else:
         raise ValueError(f"a picture is a path, a PIL image, a numpy array or a tensor, not {type(image).__name__}")
     if not values.numel():
