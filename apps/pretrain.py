@@ -1,14 +1,12 @@
 """`surnia pretrain`: a run from a recipe, its report, and what to type next."""
 
 import os
-import resource
-import sys
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
+from apps.measures import duration, memory
 from apps.report import Page
 from apps.report.figures import curve
 from sslcore.pretrain.build import build
@@ -167,16 +165,3 @@ def rehearse(recipe: Recipe) -> int:
 
 def _no_probe(recipe: Recipe) -> object:
     return recipe.probe.model_copy(update={"every_epochs": 0})
-
-
-def memory() -> str:
-    if torch.cuda.is_available():
-        return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the GPU at the peak"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return f"{peak / 2**30:.2f} GiB at the peak"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,167 @@
+"""`surnia detect predict`: what is in images, as COCO results and as annotated pictures."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.console import Console
+
+from apps.probing import pick_device, provenance
+from detection.data.results import results_of, write_results
+from detection.detector import OpenWorldDetector
+from detection.structures import UNKNOWN, Detections
+from detection.visualize import draw
+from sslcore.errors import DataError
+from sslcore.storage import list_images, read_image, write_json
+from sslcore.storage.files import make_folder, show_path
+
+RESULTS, CLASSES, PICTURES = "detections.json", "images.json", "pictures"
+
+
+def load(place: Path, device: str) -> OpenWorldDetector:
+    """The detector that a command names; that its decision was never fitted is said on stderr."""
+    where = pick_device(device)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        detector = OpenWorldDetector.load(place, device=where)
+    for warning in said:
+        if warning.category is UserWarning:
+            print(f"note: {warning.message}", file=sys.stderr)
+    return detector
+
+
+def find_images(places: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Image files, and names for them that differ: paths below the folder they were found in.
+
+    Raises:
+        DataError: a folder holds none.
+    """
+    found = list[tuple[Path, str]]()
+    for place in places:
+        if place.is_dir():
+            inside = list_images(place)
+            if not inside:
+                raise DataError(f"{show_path(place)} holds no images; give other folders, or image files")
+            found += [(path, path.relative_to(place).as_posix()) for path in inside]
+        else:
+            found.append((place, place.name))
+    taken = set[str]()
+    named = []
+    for path, name in found:
+        while name in taken:  # from two folders
+            name = f"again/{name}"
+        taken.add(name)
+        named.append((path, name))
+    return named
+
+
+@dataclass
+class Results:
+    """What `predict` has found so far, as it will be written."""
+
+    detector: OpenWorldDetector
+    images: list[dict[str, Any]] = field(default_factory=list)
+    found: list[dict[str, Any]] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def category_of(self) -> dict[int, int]:
+        """Categories of the result file: the task set's unknown id, and the known classes by their labels."""
+        labels = {label: label for label in range(UNKNOWN + 1, len(self.detector.names))}
+        unknown = self.detector.tasks.unknown_id
+        shift = unknown + 1 if unknown > UNKNOWN else 0
+        return {UNKNOWN: unknown} | {label: number + shift for label, number in labels.items()}
+
+    def add(self, name: str, picture: Image.Image, detections: Detections) -> None:
+        number = len(self.images) + 1
+        self.images.append({"id": number, "file_name": name, "width": picture.width, "height": picture.height})
+        self.found += results_of(number, detections, self.category_of)
+
+    def write(self, out: Path, command: Sequence[str]) -> None:
+        """The COCO results, and beside them what their numbers mean."""
+        names, of = self.detector.names, self.category_of
+        write_results(out / RESULTS, self.found)
+        about = {
+            "info": {
+                "model": str(self.detector.path), "tasks": self.detector.tasks.name, "task": self.detector.task,
+                "decision": self.detector.status, **provenance(command),
+            },
+            "images": self.images,
+            "categories": [{"id": of[label], "name": names[label]} for label in sorted(of)],
+            "skipped": [{"file": file, "reason": reason} for file, reason in self.bad],
+        }  # fmt: skip
+        write_json(out / CLASSES, about)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command; exit code 0 also if some images could not be read, which are named."""
+    images = find_images(args.images)
+    detector = load(args.run, args.device)
+    results, console = Results(detector), Console()
+    make_folder(args.out)
+    for batch in _batches(images, args, results):
+        pictures = [picture for _, picture in batch]
+        for (name, picture), detections in zip(batch, detector.predict(pictures, batch_size=args.batch_size)):
+            kept = detections[detections.scores >= args.score]
+            results.add(name, picture, kept)
+            if not args.no_pictures:
+                _draw(args.out / PICTURES / name, picture, kept, detector.names)
+            console.print(line(name, kept, detector.names), soft_wrap=True, highlight=False, markup=False)
+    if not results.images:
+        raise DataError(f"none of the {len(images)} images can be read; the first: {results.bad[0][1]}")
+    results.write(args.out, args.command)
+    unknown = sum(found["category_id"] == detector.tasks.unknown_id for found in results.found)
+    skipped = f", {len(results.bad)} skipped" if results.bad else ""
+    counted = f"{len(results.found) - unknown:,} known objects, {unknown:,} unknown"
+    said = f"{len(results.images):,} images{skipped}: {counted}, in {args.out}"
+    console.print(said, soft_wrap=True, highlight=False, markup=False)
+    if unknown:
+        console.print(f"To name the unknown: surnia detect unknowns {args.run} IMAGES --out DIR", soft_wrap=True)
+    return 0
+
+
+def _batches(
+    images: Sequence[tuple[Path, str]], args: argparse.Namespace, results: Results
+) -> Iterator[list[tuple[str, Image.Image]]]:
+    """Pictures that can be read, so many at a time.
+
+    Raises:
+        DataError: more cannot be read than --bad-images allows.
+    """
+    batch = list[tuple[str, Image.Image]]()
+    for path, name in images:
+        try:
+            batch.append((name, read_image(path)))
+        except DataError as error:
+            results.bad.append((str(path), str(error)))
+            print(f"skipped: {error}", file=sys.stderr)
+            if len(results.bad) > args.bad_images:
+                raise DataError(
+                    f"{len(results.bad)} images cannot be read, more than --bad-images {args.bad_images} allows; the "
+                    f"last: {error}"
+                ) from error
+        if len(batch) == args.batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _draw(file: Path, picture: Image.Image, found: Detections, names: Sequence[str]) -> None:
+    target = file.with_name(f"{file.name}.png")  # a.jpg and a.png may lie side by side
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draw(picture, found, names).save(target)
+
+
+def line(name: str, found: Detections, names: Sequence[str]) -> str:
+    """`street.jpg: 2 car, 1 dog, 3 unknown`."""
+    counts: dict[int, int] = {}
+    for label in sorted(found.labels.tolist(), key=lambda label: (label == UNKNOWN, label)):
+        counts[label] = counts.get(label, 0) + 1
+    said = ", ".join(f"{count} {names[label]}" for label, count in counts.items())
+    return f"{show_path(name)}: {said or 'nothing'}"

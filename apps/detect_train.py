@@ -1,0 +1,174 @@
+"""`surnia detect train`: a run from a recipe, what was measured task by task, and what to type next."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from apps.measures import duration, memory
+from detection.data.openworld import OpenWorldData, open_data
+from detection.training.model import build_engine
+from detection.training.processes import check_machine
+from detection.training.recipe import DetectionRecipe, OpenScenesData
+from detection.training.runner import Chain, Outcome, detect_train
+from sslcore.storage import RunDirectory
+from sslcore.training.lightning import is_first_process
+
+DRY_STEPS = 5
+SHOWN = 10  # things wrong with the data, without being fatal, that are named
+RUN_DIR = "SURNIA_RUN_DIR"  # tells processes that Lightning starts which directory the first one chose
+
+
+def run(
+    recipe: DetectionRecipe, *, run_dir: Path, recipe_text: str, command: list[str], resume: bool, dry_run: bool
+) -> int:
+    """Learn the recipe's tasks in `run_dir`; returns the process's exit code, 128 + n after signal n."""
+    data = prepare(recipe)  # before the directory exists: a start that fails leaves nothing behind
+    if dry_run:
+        return rehearse(recipe, data)
+    if not is_first_process():  # takes part, and leaves writing to the first
+        return detect_train(recipe, Path(os.environ.get(RUN_DIR, run_dir)), data=data, resume=resume).exit_code
+    os.environ[RUN_DIR] = str(run_dir)
+    if not resume:
+        build_engine(recipe, data.tasks.known(1))
+    opened = (
+        RunDirectory.open(run_dir, command=command)
+        if resume
+        else RunDirectory.create(run_dir, recipe=recipe_text, command=command, seed=recipe.seed)
+    )
+    with opened as directory:
+        outcome = detect_train(recipe, directory, data=data, resume=resume)
+        directory.set_status("stopped" if outcome.stopped else "finished")
+    summarise(outcome, run_dir)
+    return outcome.exit_code
+
+
+def prepare(recipe: DetectionRecipe) -> OpenWorldData:
+    """Open the data; what is wrong with them without being fatal is said."""
+    check_machine(recipe)
+    first = is_first_process()
+    if first and isinstance(recipe.data, OpenScenesData) and recipe.data.path is None:
+        said = "opening OpenScenes; composing them takes a minute or more, once, and they are kept in the cache"
+        print(said, file=sys.stderr, flush=True)
+    data = open_data(recipe.data)
+    if first:
+        for problem in data.ignored[:SHOWN]:
+            print(f"ignored: {problem}", file=sys.stderr)
+        if len(data.ignored) > SHOWN:
+            print(f"ignored: {len(data.ignored) - SHOWN} more; surnia doctor --data lists them", file=sys.stderr)
+    return data
+
+
+# --- what came of it -------------------------------------------------------------------------------------------------
+
+
+def summarise(outcome: Outcome, run_dir: Path) -> None:
+    """A table of the tasks, and the commands that make sense next."""
+    console = Console()
+    done = outcome.results["by_task"]
+    if done:
+        console.print(task_table(done))
+        for line in forgetting_lines(outcome.results):
+            console.print(line, soft_wrap=True, highlight=False)
+    if outcome.stopped:
+        place = f" with a checkpoint at {outcome.checkpoint}" if outcome.checkpoint else ""
+        console.print(f"Stopped{place}. Go on with:", soft_wrap=True, highlight=False)
+        console.print(f"  surnia detect train --resume {run_dir}", soft_wrap=True, highlight=False)
+        return
+    if not outcome.steps:
+        console.print("The run was finished already; nothing was left to train.")
+    console.print(f"All numbers: {run_dir / 'results.json'}\nNext:", soft_wrap=True, highlight=False)
+    for line in next_commands(run_dir):
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
+
+
+def next_commands(run_dir: Path) -> list[str]:
+    """What a finished run is good for."""
+    return [
+        f"surnia detect predict {run_dir} IMAGES --out found",
+        f"surnia detect unknowns {run_dir} IMAGES --out unknowns",
+        f"surnia detect evaluate {run_dir} --mode ore",
+    ]
+
+
+def task_table(done: list[dict[str, Any]], title: str = "On the test images after each task; shares in percent") -> Table:
+    """The main figures after each task, of mode strict: mAP of the classes known before, of the new ones, of all."""
+    table = Table(title=title, title_justify="left")
+    columns = {
+        "task": lambda task: f"{task['task']} ({len(task['classes'])} classes)",
+        "mAP old": lambda task: share(task["strict"]["map_previous"]),
+        "new": lambda task: share(task["strict"]["map_current"]),
+        "all": lambda task: share(task["strict"]["map_both"]),
+        "U-R@10": lambda task: share(task["strict"]["u_recall_10"]),
+        "U-AP": lambda task: share(task["strict"]["u_ap"]),
+        "WI": lambda task: number(task["strict"]["wi"], ".4f"),
+        "A-OSE": lambda task: number(task["strict"]["a_ose"], ","),
+        "purity": lambda task: share(purity(task)),
+    }
+    for name in columns:
+        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
+    for task in done:
+        table.add_row(*(show(task) for show in columns.values()))
+    return table
+
+
+def purity(task: dict[str, Any]) -> float | None:
+    """The share of pseudo-unknowns that lay on an unlabelled unknown object."""
+    found = task["purity"].get("train")
+    return None if found is None else found["chosen"]["unknown"]
+
+
+def forgetting_lines(results: dict[str, Any]) -> list[str]:
+    """How much of each task was lost since it was learnt."""
+    lost = (results["forgetting"]["strict"] or {}).get("forgetting", [])
+    return [
+        f"The classes of task {task} lost {100 * value:.1f} points of mAP since their best."
+        for task, value in enumerate(lost[-1] if lost else [], start=1)
+        if value is not None
+    ]
+
+
+def share(value: float | None) -> str:
+    """.8473 as 84.7; what is undefined as a dash."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def number(value: float | None, form: str) -> str:
+    """A figure, or a dash where it is undefined."""
+    return "–" if value is None else f"{value:{form}}"
+
+
+# --- dry run ---------------------------------------------------------------------------------------------------------
+
+
+def rehearse(recipe: DetectionRecipe, data: OpenWorldData) -> int:
+    """`--dry-run`: build everything, train a few steps of task 1, say what the whole run would take. Writes no run."""
+    short = recipe.model_copy(update={"first": recipe.first.model_copy(update={"steps": DRY_STEPS})})
+    chain = Chain(short, data, None, quiet=True, say=lambda sentence: print(sentence, file=sys.stderr))
+    outcome = chain.go(until=(1, "train"))
+    if not is_first_process():
+        return 0
+    seconds = chain.records[1]["train"]["seconds"] / max(1, outcome.steps)
+    tasks = recipe.tasks or data.tasks.count
+    steps = recipe.first.steps + (tasks - 1) * (recipe.later.steps + recipe.finetune.steps)
+
+    table = Table(title="Dry run: nothing was written", show_header=False, title_justify="left")
+    table.add_row("tasks", f"{tasks} of {data.tasks.name}: {', '.join(_sizes(data, tasks))} classes")
+    images = ", ".join(f"{len(data.train(task).images):,}" for task in range(1, tasks + 1))
+    table.add_row("images", f"{images} to train on, {len(data.val.images):,} val, {len(data.test.images):,} test")
+    parameters = list(outcome.engine.parameters())
+    table.add_row("parameters", f"{sum(p.numel() for p in parameters):,}")
+    table.add_row("trained parameters", f"{sum(p.numel() for p in parameters if p.requires_grad):,}")
+    table.add_row("steps", f"{steps:,}")
+    table.add_row("memory", memory())
+    table.add_row("time of a step", f"about {seconds:.2g} s, the first ones taken together")
+    table.add_row("time for the run", f"about {duration(seconds * steps)}, evaluations not counted")
+    Console().print(table)
+    return 0
+
+
+def _sizes(data: OpenWorldData, tasks: int) -> list[str]:
+    return [str(len(data.tasks.current(task))) for task in range(1, tasks + 1)]
