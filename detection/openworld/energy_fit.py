@@ -14,6 +14,7 @@ FEWEST = 20
 """Samples below which no density is fitted."""
 
 _MARGIN = 0.1  # of the range of all samples, which the grid reaches beyond them on either side
+_FAR = 10  # times the range from the 5th to the 95th percentile: where outliers begin
 _FLOOR = 1e-3  # share of a uniform density mixed into both, so that their ratio is bounded where neither has samples
 _TOO_FEW_KNOWN, _TOO_FEW_UNKNOWN = 0.05, 0.95  # quantile of the other sample at which the fallback's threshold lies
 
@@ -67,7 +68,7 @@ def fit_decision(
 ) -> FitReport:
     """`EnergyScorer.fit` on arrays."""
     sentences: list[str] = []
-    known, unknown = _finite(known, "known", sentences), _finite(unknown, "unknown", sentences)
+    known, unknown = _sound(known, "known", sentences), _sound(unknown, "unknown", sentences)
     share = prior if prior is not None else min(max(len(unknown) / max(len(known) + len(unknown), 1), 1e-3), 1 - 1e-3)
     enough_known, enough_unknown = len(known) >= FEWEST, len(unknown) >= FEWEST
     energies, log_ratio = np.linspace(0, 1, GRID), np.zeros(GRID)
@@ -128,11 +129,25 @@ def monotone_log_ratio(known: Values, unknown: Values) -> Values:
     return np.log(share) - np.log1p(-share)
 
 
-def _finite(x: Values, name: str, sentences: list[str]) -> Values:
-    sound = np.isfinite(x)
-    if not sound.all():
-        sentences.append(f"{int((~sound).sum())} of {len(x)} {name} values are not finite and were left out")
-    return x[sound]
+def _sound(x: Values, name: str, sentences: list[str]) -> Values:
+    """Values that are finite and no outliers: one that is ten times as far out as the others spread would make a grid
+    too coarse for them, and a density of its own."""
+    finite = np.isfinite(x)
+    if not finite.all():
+        sentences.append(f"{int((~finite).sum())} of {len(x)} {name} values are not finite and were left out")
+        x = x[finite]
+    if len(x) < FEWEST:
+        return x
+    low, high = np.quantile(x, [0.05, 0.95])
+    low, high = low - _FAR * (high - low), high + _FAR * (high - low)
+    near = (x >= low) & (x <= high)
+    if low == high or near.all():
+        return x
+    sentences.append(
+        f"{int((~near).sum())} of {len(x)} {name} values lie far outside the others (below {low:.3g} or above "
+        f"{high:.3g}) and were left out"
+    )
+    return x[near]
 
 
 def _fitted(x: Values, name: str, sentences: list[str]) -> Density:
