@@ -169,7 +169,7 @@ def _principal(units: npt.NDArray[np.float64], components: int | None) -> npt.ND
         return units
     from sklearn.decomposition import PCA
 
-    return PCA(components, svd_solver="full").fit_transform(units)
+    return PCA(components, svd_solver="covariance_eigh").fit_transform(units)
 
 
 def _hdbscan(points: npt.NDArray[np.float64], min_group: int) -> npt.NDArray[np.int64]:
