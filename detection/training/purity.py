@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from detection.data.annotations import AnnotationSet
 from detection.openworld.purity import KINDS
 from detection.openworld.sampling import OBJECT_IOU
 from detection.tasks import TaskSet

@@ -328,7 +328,8 @@ class Chain:
             seconds = time.perf_counter() - began
             if self.layout.writes:
                 write_results(self.layout.task(task, "detections.json"), found)
-        measured = agreed(self._measure(task, found, seconds) if rank() == 0 else None)
+        exemplars = self.lessons.counts(task)
+        measured = agreed(self._measure(task, found, seconds, exemplars) if rank() == 0 else None)
         self._record(task, "evaluate", measured)
         if self.run is not None:
             self.run.log_metrics(
@@ -359,7 +360,10 @@ class Chain:
         by_image = sorted((entry for part in parts for entry in part), key=lambda entry: entry[0])
         return [record for _, records in by_image for record in records]
 
-    def _measure(self, task: int, found: list[dict[str, Any]], seconds: float | None) -> dict[str, Any]:
+    def _measure(
+        self, task: int, found: list[dict[str, Any]], seconds: float | None, exemplars: dict[str, int]
+    ) -> dict[str, Any]:
+        """The content of a task's results.json. Only one process does it: nothing here may wait for another."""
         measured = results.measure(self.data.test, found, self.tasks, task)
         record = self.records.get(task, {})
         stages: dict[str, Any] = {stage: record[stage] for stage in ("train", "finetune") if stage in record}
@@ -373,7 +377,7 @@ class Chain:
             "purity": {stage: values["purity"] for stage, values in stages.items()},
             "loss": {stage: values["loss"] for stage, values in stages.items()},
             "fit": fit,
-            "exemplars": self.lessons.counts(task),
+            "exemplars": exemplars,
             "timing": timing | {"detect": seconds, "seconds_per_test_image": seconds and seconds / max(1, images)},
         }
 

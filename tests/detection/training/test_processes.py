@@ -1,0 +1,63 @@
+"""Two processes on the same global batch train what one does, and share evaluation."""
+
+import multiprocessing
+import os
+
+import pytest
+import torch
+from support.drawn import drawn_recipe
+from support.runs import run_detection
+
+from detection.training.layout import read_json
+from detection.training.processes import check_machine
+from detection.training.runner import detect_train
+from sslcore.errors import ConfigError
+from sslcore.storage import load_checkpoint
+
+SHORT = {
+    "network": {"norm": "frozen"}, "first": {"steps": 2}, "later": {"steps": 2}, "finetune": {"steps": 1},
+    "unknowns": {"start": 0.0}, "clustering": {"start": 0.0, "refresh": 1},
+}  # fmt: skip
+
+
+def test_two_processes_train_what_one_does(tmp_path, drawn):
+    run_detection(tmp_path / "one", drawn_recipe(**SHORT), drawn)
+    recipe = drawn_recipe(**SHORT, devices=2)
+    context = multiprocessing.get_context("fork")
+    port = 21_000 + os.getpid() % 20_000
+    both = [context.Process(target=take_part, args=(r, port, tmp_path / "two", recipe, drawn)) for r in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+    for place in ("1/train/checkpoints/step-00000002", "2/train/checkpoints/step-00000002", "2/model"):
+        ours, theirs = (load_checkpoint(tmp_path / run / "tasks" / place).model for run in ("one", "two"))
+        for name, value in ours.items():
+            if value.is_floating_point():
+                torch.testing.assert_close(theirs[name], value, rtol=1e-5, atol=1e-5, msg=f"{place} {name}")
+            elif not name.endswith("_extra_state"):
+                assert torch.equal(theirs[name], value), f"{place} {name}"
+    one, two = (read_json(tmp_path / run / "tasks/2/results.json") for run in ("one", "two"))
+    assert one["purity"] == two["purity"] and one["exemplars"] == two["exemplars"]
+    assert one["purity"]["train"]["chosen"]["count"] == 2 * 4 * 2
+    one, two = (read_json(tmp_path / run / "tasks/2/detections.json") for run in ("one", "two"))
+    assert [each["image_id"] for each in one] == [each["image_id"] for each in two]
+
+
+def take_part(rank, port, path, recipe, data):
+    """One of two processes, as a launcher starts them."""
+    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", NODE_RANK="0")
+    os.environ.update(GROUP_RANK="0", TORCHELASTIC_RUN_ID="test", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    if rank == 0:
+        outcome = run_detection(path, recipe, data)
+    else:
+        outcome = detect_train(recipe, path, data=data, quiet=True)
+    assert outcome.results["complete"] and len(outcome.results["by_task"]) == 2
+    os._exit(0)
+
+
+def test_what_does_not_fit_the_machine_is_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        check_machine(drawn_recipe(precision="16", devices=3))
+    assert "16 needs a CUDA GPU" in str(caught.value) and "4 does not divide among 3" in str(caught.value)
