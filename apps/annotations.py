@@ -1,16 +1,23 @@
-"""Recognising detection data sets (COCO, Pascal VOC), so that their pictures can be used for pretraining.
-
-The files are untrusted: JSON and XML of limited size, every shape checked, nothing followed.
-"""
+"""Recognising a detection data set in a folder (COCO, Pascal VOC, OpenScenes), and validating it as training will."""
 
 import json
-import xml.etree.ElementTree as ElementTree
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-_MAX_JSON, _MAX_XML = 1 << 30, 1 << 20
+from detection.data.annotations import AnnotationSet
+from detection.data.openworld import read_annotations
+from detection.data.problems import Problems
+from detection.data.validation import validate
+from detection.data.voc import read_voc, splits
+from detection.tasks import TaskSet
+from sslcore.errors import DataError
+
+SCENES_TASKS, MANIFEST = "tasks.yaml", "manifest.json"
+_NUMBERED = re.compile(r"train[_-]?(\d{1,2})")  # train_2, not train2017
+_ROLES = ("train", "val", "test")
 
 
 @dataclass
@@ -19,94 +26,156 @@ class Annotated:
 
     Attributes:
         title: what it is, for people.
-        images: the folder with its pictures; None if they are not there.
-        boxes: number of boxes by class.
-        problems: what is wrong, one sentence each.
+        folder: what to give as its folder.
+        sets: annotations by role: train, or train_1, train_2, ... one a task; val; test.
+        files: the annotation files of the same.
+        tasks: the class lists, if they are known.
+        scenes: it is an OpenScenes folder.
+        problems: what is wrong, fatal or ignored.
     """
 
     title: str
-    images: Path | None
-    boxes: Counter[str]
-    problems: list[str] = field(default_factory=list)
+    folder: Path
+    sets: dict[str, AnnotationSet]
+    files: dict[str, Path]
+    tasks: TaskSet | None = None
+    scenes: bool = False
+    problems: Problems = field(default_factory=Problems)
+
+    @property
+    def train(self) -> list[str]:
+        """Roles of the training images, in order."""
+        return [role for role in self.sets if role.startswith("train")]
+
+    @property
+    def pictures(self) -> Path | None:
+        """The folder with the training images; None if they are not there."""
+        first = self.sets[next(iter([*self.train, *self.sets]))]
+        return first.folder if first.folder is not None and first.folder.is_dir() else None
+
+    @property
+    def boxes(self) -> Counter[str]:
+        """Number of boxes by class in the training images; in the first set where none is for training."""
+        counted = Counter[str]()
+        for role in self.train or [next(iter(self.sets))]:
+            ours = self.sets[role]
+            counted.update(ours.categories[k] for k in ours.box_category.tolist())
+        return counted
 
 
-def find_annotated(folder: Path) -> Annotated | None:
-    """The detection data set that a folder holds, or None."""
-    return _find_voc(folder) or _find_coco(folder)
+def find_annotated(folder: Path, tasks: TaskSet | None = None) -> Annotated | None:
+    """The detection data set that a folder holds, validated; None if it holds none.
 
+    Args:
+        folder: where to look.
+        tasks: class lists to check it against; OpenScenes have their own.
 
-# --- COCO ------------------------------------------------------------------------------------------------------------
-
-
-def _find_coco(folder: Path) -> Annotated | None:
-    files = sorted(folder.glob("*.json")) + sorted((folder / "annotations").glob("*.json"))
-    # A training split before the others.
-    for file in sorted(files, key=lambda path: "train" not in path.name):
-        content = _json(file)
-        if isinstance(content, dict) and all(
-            isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
-        ):
-            return _coco(folder, file, content)
-    return None
-
-
-def _json(file: Path) -> Any:
-    try:
-        if file.stat().st_size > _MAX_JSON:
-            return None
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+    Raises:
+        ConfigError: the task file of an OpenScenes folder is wrong.
+        DataError: there are annotation files and none of them can be read.
+    """
+    found = _find_voc(folder, tasks) or _find_coco(folder, tasks)
+    if found is None:
         return None
+    problems, tasks = found.problems, found.tasks
+    numbered = [role for role in found.train if role != "train"]
+    if tasks is not None and numbered and len(numbered) != tasks.count:
+        file = str(found.files[numbered[-1]])
+        said = f"{folder} has training annotations of {len(numbered)} tasks, and {tasks.name} has {tasks.count}"
+        problems.add(file, said, fatal=True)
+        tasks = None
+    seen = set(problems)
+    problems += [problem for problem in validate(found.sets, tasks) if problem not in seen]
+    return found
 
 
-def _coco(folder: Path, file: Path, content: dict[str, Any]) -> Annotated:
-    names = [entry["file_name"] for entry in content["images"] if _has(entry, "file_name", str)]
-    classes = {
-        entry["id"]: entry["name"]
-        for entry in content["categories"]
-        if _has(entry, "id", int) and _has(entry, "name", str)
-    }
-    boxes = Counter(
-        classes.get(entry["category_id"], f"category {entry['category_id']}")
-        for entry in content["annotations"]
-        if _has(entry, "category_id", int)
-    )
-    split = file.stem.removeprefix("instances_")
-    places = [folder / split, folder / "images" / split, folder / "images", folder, file.parent]
-    images = next((place for place in places if names and (place / names[0]).is_file()), None)
-    problems = []
-    if images is None:
-        problems.append(f"{file} names {len(names)} pictures, but they are not in {folder}")
-    else:
-        missing = [name for name in names if not (images / name).is_file()]
-        if missing:
-            problems.append(f"{len(missing)} pictures that {file} names are missing, the first is {missing[0]!r}")
-    return Annotated(f"COCO annotations ({file.name})", images, boxes, problems)
+# --- COCO and OpenScenes ---------------------------------------------------------------------------------------------
 
 
-def _has(entry: Any, key: str, kind: type) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get(key), kind)
+def _find_coco(folder: Path, tasks: TaskSet | None) -> Annotated | None:
+    files = [*sorted(folder.glob("*.json")), *sorted((folder / "annotations").glob("*.json"))]
+    files = [file for file in files if _mentions_annotations(file)]
+    # COCO's own archive has captions and keypoints of the same pictures beside the objects.
+    files = [file for file in files if file.stem.startswith("instances_")] or files
+    problems = Problems()
+    roles, others = _by_role(files)
+    scenes = _is_scenes(folder) and {"train_1", "val", "test"} <= set(roles)
+    if scenes and tasks is None:
+        tasks = TaskSet.from_file(folder / SCENES_TASKS)
+    root = folder / "images" if scenes else folder
+    sets = dict[str, AnnotationSet]()
+    for role, file in roles.items():
+        try:
+            sets[role] = read_annotations(file, images=root, tasks=tasks, problems=problems)
+        except DataError as error:
+            problems.add(str(file), str(error), fatal=True)
+    if not sets:
+        problems.refuse()
+        return None
+    for file in others:
+        problems.add(str(file), "is not looked at: its name says neither train nor val nor test", fatal=False)
+    names = ", ".join(roles[role].name for role in sets)
+    title = "OpenScenes" if scenes else "COCO annotations"
+    return Annotated(f"{title} ({names})", folder, sets, roles, tasks, scenes, problems)
+
+
+def _mentions_annotations(file: Path) -> bool:
+    """Whether it is meant for a COCO json: a damaged one is to be named, others are to be passed by."""
+    try:
+        with file.open("rb") as opened:
+            found, tail = set[bytes](), b""
+            while len(found) < 3 and (block := opened.read(1 << 20)):
+                found |= {key for key in (b'"images"', b'"annotations"', b'"categories"') if key in tail + block}
+                tail = block[-16:]
+        return len(found) == 3
+    except OSError:
+        return False
+
+
+def _by_role(files: list[Path]) -> tuple[dict[str, Path], list[Path]]:
+    """Files by what their names say they are for, training first; and those whose names say nothing, or it again."""
+    roles, others = dict[str, Path](), list[Path]()
+    for file in files:
+        stem = file.stem.removeprefix("instances_").lower()
+        numbered = _NUMBERED.fullmatch(stem)
+        role = f"train_{int(numbered[1])}" if numbered else next((role for role in _ROLES if role in stem), None)
+        if role is None or role in roles:
+            others.append(file)
+        else:
+            roles[role] = file
+    if not roles and others:
+        roles["train"] = others.pop(0)
+    if any(_NUMBERED.fullmatch(role) for role in roles) and "train" in roles:
+        others.append(roles.pop("train"))
+    order = sorted(roles, key=lambda role: (_ROLES.index(role.partition("_")[0]), len(role), role))
+    return {role: roles[role] for role in order}, others
+
+
+def _is_scenes(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        return (folder / SCENES_TASKS).is_file() and "openscenes" in manifest["request"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 # --- Pascal VOC ------------------------------------------------------------------------------------------------------
 
 
-def _find_voc(folder: Path) -> Annotated | None:
+def _find_voc(folder: Path, tasks: TaskSet | None) -> Annotated | None:
     for root in [folder, *sorted(folder.glob("VOC*")), *sorted(folder.glob("VOCdevkit/VOC*"))]:
         if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir():
-            return _voc(root)
+            return _voc(root, tasks)
     return None
 
 
-def _voc(root: Path) -> Annotated:
-    boxes, problems = Counter[str](), list[str]()
-    for file in sorted((root / "Annotations").glob("*.xml")):
-        try:
-            if file.stat().st_size > _MAX_XML:
-                raise ValueError("larger than any annotation")
-            tree = ElementTree.fromstring(file.read_bytes())
-        except (OSError, ValueError, ElementTree.ParseError) as error:
-            problems.append(f"{file} cannot be read ({error})")
-            continue
-        boxes.update((name.text or "").strip() for name in tree.findall("object/name"))
-    return Annotated(f"Pascal VOC ({root.name})", root / "JPEGImages", boxes, problems)
+def _voc(root: Path, tasks: TaskSet | None) -> Annotated:
+    problems, there = Problems(), splits(root)
+    named: Mapping[str, str | None] = {role: role for role in _ROLES if role in there}
+    if "trainval" in there and not {"train", "val"} <= set(there):
+        named = {"train": "trainval", **({"test": "test"} if "test" in there else {})}
+    if not named:
+        named = {"train": None}  # every annotation there is
+    sets = {role: read_voc(root, split, tasks=tasks, problems=problems) for role, split in named.items()}
+    files = {role: root / "ImageSets" / "Main" / f"{split}.txt" for role, split in named.items() if split}
+    return Annotated(f"Pascal VOC ({root.name})", root, sets, files, tasks, problems=problems)

@@ -197,6 +197,12 @@ def export(arguments: Sequence[str]) -> int:
 def doctor_options() -> Options:
     parser = Options("surnia doctor", "Look at this machine, or at a folder of images, and say what to do next.")
     parser.option("--data", check.existing, "look at this folder: what it holds, what is broken", metavar="DIR")
+    parser.option(
+        "--tasks",
+        check.text,
+        "check annotations against a task file (or m_owodb, s_owodb), for detection",
+        metavar="TASKS",
+    )
     parser.option("--write-recipe", check.path, "write a recipe that fits the folder", metavar="FILE")
     parser.option(
         "--check", _count_or_all, "open at most so many images, evenly spread; or all", metavar="N", default="20000"
@@ -215,6 +221,12 @@ def doctor(arguments: Sequence[str]) -> int:
     args = doctor_options().read(arguments)
     if args.write_recipe and not args.data:
         raise ConfigError("command line: --write-recipe  needs --data DIR, the folder that the recipe is for")
+    if args.tasks:
+        if not args.data:
+            raise ConfigError("command line: --tasks  needs --data DIR, the folder with the annotations")
+        from detection.tasks import TaskSet
+
+        TaskSet.from_file(args.tasks)  # before anything large is imported
     from apps.doctor import run
 
     return run(args)

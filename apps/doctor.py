@@ -16,6 +16,9 @@ from rich.table import Table
 
 from apps.folder_check import Finding, inspect
 from apps.suggest import FEWEST, Machine, suggest, write
+from apps.suggest_detection import suggest_detection
+from detection.tasks import TaskSet
+from sslcore.errors import DataError
 
 REQUIRED = ("torch", "torchvision", "pytorch-lightning", "numpy", "pillow", "safetensors")
 OPTIONAL = {
@@ -38,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(soft_wrap=True, highlight=False)
     if args.data is None:
         return report_machine(console)
-    return report_folder(console, args.data, args.check, args.write_recipe)
+    return report_folder(console, args.data, args.check, args.write_recipe, args.tasks)
 
 
 # --- the machine -----------------------------------------------------------------------------------------------------
@@ -123,18 +126,28 @@ def this_machine() -> Machine:
 # --- a folder --------------------------------------------------------------------------------------------------------
 
 
-def report_folder(console: Console, folder: Path, limit: int | None, recipe_file: Path | None) -> int:
+def report_folder(
+    console: Console, folder: Path, limit: int | None, recipe_file: Path | None, tasks_file: str | None = None
+) -> int:
     """What the folder holds, what is broken, and the commands that use it."""
+    tasks = None if tasks_file is None else TaskSet.from_file(tasks_file)
 
     def progress(items: Iterable[Path], count: int) -> Iterable[Path]:
         if not sys.stderr.isatty():
             return items
         return track(items, "opening images", count, console=Console(stderr=True), transient=True)
 
-    finding = inspect(folder, limit=limit, progress=progress)
+    finding = inspect(folder, limit=limit, progress=progress, tasks=tasks)
+    if tasks_file is not None and finding.annotated is None:
+        raise DataError(
+            f"{folder} holds no annotations that --tasks could be for: no COCO json beside the images or in "
+            "annotations/, and no Annotations/ as Pascal VOC has"
+        )
     console.print(_table(finding))
     _say_classes(console, finding)
     _say_broken(console, finding)
+    if finding.annotated is not None and finding.annotated.tasks is not None:
+        return _report_detection(console, finding, folder, recipe_file, tasks_file)
     if finding.images < FEWEST:
         console.print(f"Too few images to pretrain on: {finding.images} can be used, and thousands are worth it.")
         return 1
@@ -146,6 +159,29 @@ def report_folder(console: Console, folder: Path, limit: int | None, recipe_file
     return 0 if finding.sound else 1
 
 
+def _report_detection(
+    console: Console, finding: Finding, folder: Path, recipe_file: Path | None, tasks_file: str | None
+) -> int:
+    """What follows for annotations whose class lists are known."""
+    data = shlex.quote(str(folder))
+    if not finding.sound:
+        console.print("Correct what is broken: training refuses this data as it is.")
+        return 1
+    text = suggest_detection(finding, tasks_file, this_machine())
+    if recipe_file is not None:
+        write(text, recipe_file)
+        console.print(f"Wrote {escape(str(recipe_file))}.")
+    console.print("Next:")
+    file = recipe_file or Path("surnia.yaml")
+    if recipe_file is None:
+        given = "" if tasks_file is None else f" --tasks {shlex.quote(tasks_file)}"
+        console.print(escape(f"  surnia doctor --data {data}{given} --write-recipe {file}"))
+    name = shlex.quote(str(file))
+    console.print(escape(f"  surnia detect train {name} --dry-run"))
+    console.print(escape(f"  surnia detect train {name} --run {shlex.quote(str(Path('runs') / file.stem))}"))
+    return 0
+
+
 def _table(finding: Finding) -> Table:
     table = Table(title=escape(f"{finding.path}"), show_header=False, title_justify="left")
     table.add_row("holds", escape(finding.title))
@@ -153,6 +189,10 @@ def _table(finding: Finding) -> Table:
     if finding.classes:
         counts = finding.classes.values()
         table.add_row("classes", f"{len(counts)}, of {min(counts):,} to {max(counts):,} training images")
+    for role, ours in {} if finding.annotated is None else finding.annotated.sets.items():
+        classes = len(set(ours.box_category.tolist()))
+        held = f"{len(ours.images):,} images, {len(ours.boxes):,} boxes of {classes} classes"
+        table.add_row(role.replace("train_", "task "), escape(f"{held} ({ours.source})"))
     if finding.types:
         table.add_row("files", ", ".join(f"{count:,} {kind}" for kind, count in finding.types.most_common()))
     if finding.sizes:
@@ -195,6 +235,10 @@ def _say_next(console: Console, finding: Finding, folder: Path, recipe_file: Pat
     run_dir = Path("runs") / file.stem
     console.print(escape(f"  surnia pretrain {name} --dry-run"))
     console.print(escape(f"  surnia pretrain {name} --run {shlex.quote(str(run_dir))}"))
+    if finding.annotated is not None:
+        data = shlex.quote(str(folder))
+        console.print("For open-world detection, with a task file of your own or a shipped one:")
+        console.print(escape(f"  surnia doctor --data {data} --tasks m_owodb --write-recipe detection.yaml"))
     if finding.classes:
         data = shlex.quote(str(finding.path))
         console.print(escape(f"  surnia evaluate knn {shlex.quote(str(run_dir))} --data {data}"))

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from apps.annotations import find_annotated
+from apps.annotations import Annotated, find_annotated
+from detection.tasks import TaskSet
 from sslcore.errors import DataError
 from sslcore.pretrain.data import ImageFiles, NoSuchSplit, recognise
 from sslcore.pretrain.data.folder import open_folder
@@ -37,6 +38,7 @@ class Finding:
         opened: how many were tried.
         problems: other things that are wrong.
         notes: what a person might not expect, though nothing is wrong.
+        annotated: its annotations, if it has boxes.
     """
 
     title: str
@@ -51,6 +53,7 @@ class Finding:
     opened: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    annotated: Annotated | None = None
 
     @property
     def images(self) -> int:
@@ -85,15 +88,23 @@ class Finding:
         return not self.broken and not self.problems
 
 
-def inspect(folder: Path, *, limit: int | None = None, progress: Progress = lambda items, _: items) -> Finding:
+def inspect(
+    folder: Path,
+    *,
+    limit: int | None = None,
+    progress: Progress = lambda items, _: items,
+    tasks: TaskSet | None = None,
+) -> Finding:
     """Recognise, count, open.
 
     Args:
         folder: where to look.
         limit: open at most so many files, evenly spread; None: all.
         progress: wraps the files while they are opened.
+        tasks: class lists that annotations are checked against.
 
     Raises:
+        ConfigError: the folder's own task file is wrong.
         DataError: there is no image in it, or a published set's files are damaged.
     """
     if not folder.is_dir():
@@ -101,14 +112,16 @@ def inspect(folder: Path, *, limit: int | None = None, progress: Progress = lamb
     kind = recognise(folder)
     if kind != "folder":
         return _published(kind, folder)
-    annotated = find_annotated(folder)
+    annotated = find_annotated(folder, tasks)
     if annotated is None:
         return _files(folder, limit, progress)
-    finding = _files(annotated.images or folder, limit, progress)
+    finding = _files(annotated.pictures or folder, limit, progress)
     boxes = f"{sum(annotated.boxes.values()):,} boxes of {len(annotated.boxes)} classes"
     finding.title = f"{annotated.title}, {boxes}; pretraining uses the pictures alone"
-    finding.problems += annotated.problems
+    finding.problems += [str(problem) for problem in annotated.problems if problem.fatal]
+    finding.notes += [str(problem) for problem in annotated.problems if not problem.fatal]
     finding.classes = {}  # boxes have classes, pictures have none
+    finding.annotated = annotated
     return finding
 
 

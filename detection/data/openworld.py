@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,11 +108,22 @@ def open_files(
 def read_annotations(
     file: str | Path, *, images: Path | None = None, tasks: TaskSet | None = None, problems: Problems | None = None
 ) -> AnnotationSet:
-    """A COCO json, or the list of a split in a folder of Pascal VOC's layout, which knows where its images are."""
+    """A COCO json, or the list of a split in a folder of Pascal VOC's layout, which knows where its images are.
+
+    The images of a COCO json may also lie in `images` of that folder, and in a folder named after the file, as
+    train2017 is after instances_train2017.json.
+    """
     path = Path(file)
     if path.suffix == ".txt" and path.parent.name == "Main":
         return read_voc(path.parent.parent.parent, path.stem, tasks=tasks, problems=problems)
-    return read_coco(path, images=images, tasks=tasks, problems=problems)
+    ours = read_coco(path, images=images, tasks=tasks, problems=problems)
+    if images is None:
+        return ours
+    split = path.stem.removeprefix("instances_")
+    places = [images, images / split, images / "images", images / "images" / split]
+    names = [image.file_name for image in ours.images[:10]]
+    found = next((place for place in places if any((place / name).is_file() for name in names)), images)
+    return replace(ours, folder=found)
 
 
 def _open_scenes(settings: OpenScenesData) -> OpenWorldData:

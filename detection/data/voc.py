@@ -42,7 +42,7 @@ def splits(folder: str | Path) -> list[str]:
 
 
 def read_voc(
-    folder: str | Path, split: str, *, tasks: TaskSet | None = None, problems: Problems | None = None
+    folder: str | Path, split: str | None, *, tasks: TaskSet | None = None, problems: Problems | None = None
 ) -> AnnotationSet:
     """Read one split of a folder in VOC's layout.
 
@@ -52,7 +52,7 @@ def read_voc(
 
     Args:
         folder: such as VOCdevkit/VOC2007.
-        split: trainval, test, ...
+        split: trainval, test, ...; None: every image that has an annotation file, by name.
         tasks: gives classes their canonical names.
         problems: is given what is wrong, and what is wrong is left out of the set; None: a fatal problem is raised.
 
@@ -61,7 +61,8 @@ def read_voc(
     """
     root = Path(folder)
     found = Problems() if problems is None else problems
-    names = _listed(root, split, found)
+    names = sorted(file.stem for file in (root / "Annotations").glob("*.xml"))
+    names = names if split is None else _listed(root, split, found)
     files = _image_files(root / "JPEGImages")
     parsed = _parse_all(root / "Annotations", names, found)
     if problems is None:
@@ -70,7 +71,7 @@ def read_voc(
 
 
 def _as_set(
-    root: Path, split: str, parsed: dict[str, _Parsed], files: dict[str, str], tasks: TaskSet | None
+    root: Path, split: str | None, parsed: dict[str, _Parsed], files: dict[str, str], tasks: TaskSet | None
 ) -> AnnotationSet:
     canonical = (lambda name: name) if tasks is None else tasks.canonical
     classes = [canonical(name) for one in parsed.values() for name in one.names]
@@ -93,7 +94,7 @@ def _as_set(
         area=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
         box_ids=np.arange(1, count + 1),
         folder=root / "JPEGImages",
-        source=str(root / "ImageSets" / "Main" / f"{split}.txt"),
+        source=str(root / "Annotations" if split is None else root / "ImageSets" / "Main" / f"{split}.txt"),
     )
 
 

@@ -11,6 +11,11 @@ from apps import cli, doctor
 from apps.folder_check import Finding, inspect
 from apps.recipes import load
 from apps.suggest import Machine, suggest
+from apps.suggest_detection import suggest_detection
+from detection.data.openworld import open_data
+from detection.data.scenes.openscenes import make_openscenes
+from detection.tasks import TaskSet
+from detection.training.recipe import DetectionRecipe, OpenScenesData
 from sslcore import yaml_source
 from sslcore.errors import DataError
 from sslcore.pretrain.recipe import MoCoSettings, Recipe
@@ -153,22 +158,59 @@ def test_stl_10_binaries(tmp_path):
     assert finding.classes["airplane"] == 2
 
 
+def coco(folder, name, pictures, categories=(7,), **changes):
+    """A COCO json of the pictures, one box of each category in the first of them."""
+    content = {
+        "images": [{"id": i, "file_name": name, "width": 40, "height": 30} for i, name in enumerate(pictures)],
+        "categories": [{"id": c, "name": {7: "owl", 8: "elk"}[c]} for c in categories],
+        "annotations": [
+            {"id": i, "image_id": 0, "category_id": c, "bbox": [1, 1, 9, 9]} for i, c in enumerate(categories)
+        ],
+        **changes,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(content))
+    return content
+
+
 def test_coco(tmp_path):
     pictures(tmp_path / "train2017", 3)
     pictures(tmp_path / "val2017", 1)
-    (tmp_path / "annotations").mkdir()
-    content = {
-        "images": [{"id": i, "file_name": f"{i:03}.png"} for i in range(4)],
-        "categories": [{"id": 7, "name": "owl"}],
-        "annotations": [{"id": i, "image_id": 0, "category_id": c} for i, c in enumerate([7, 7, 8])] + [{}, 3],
-    }
-    (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
+    names = [f"{i:03}.png" for i in range(4)]
+    coco(tmp_path / "annotations", "instances_train2017.json", names, categories=(7, 8))
+    (tmp_path / "annotations" / "captions_train2017.json").write_text('{"images": [], "annotations": []}')
     finding = inspect(tmp_path)
     assert finding.path == tmp_path / "train2017"
-    assert finding.title.startswith("COCO annotations (instances_train2017.json), 3 boxes of 2 classes")
+    assert finding.title.startswith("COCO annotations (instances_train2017.json), 2 boxes of 2 classes")
     (problem,) = finding.problems
-    assert problem.startswith("1 pictures that ")
-    assert problem.endswith("are missing, the first is '003.png'")
+    assert problem.endswith(f"instances_train2017.json  image 3: {tmp_path}/train2017/003.png does not exist")
+
+
+def test_boxes_are_validated(tmp_path):
+    pictures(tmp_path / "images", 2)
+    names = ["000.png", "001.png"]
+    boxes = [[1, 1, 9, 9], [30, 20, 20, 20], [1, 1, 0, 4], [1, 1, None, 4]]
+    annotations = [{"id": i, "image_id": 0, "category_id": 7, "bbox": box} for i, box in enumerate(boxes)]
+    coco(tmp_path, "train.json", names, annotations=annotations)
+    coco(tmp_path, "val.json", names[1:])
+    coco(tmp_path, "more.json", names)
+    finding = inspect(tmp_path)
+    fatal = [problem.partition("  ")[2] for problem in finding.problems]
+    assert fatal[0] == "annotation 3 has a bbox that is not four numbers: [1, 1, None, 4]"
+    assert "is among the images of train" in fatal[1]
+    notes = " ".join(finding.notes)
+    assert "annotation 2: box (1, 1, 1, 5) of image 0, 40 x 30, has no area and is ignored" in notes
+    assert "annotation 1: box (30, 20, 50, 40) of image 0, 40 x 30, reaches out of the image and is clipped" in notes
+    assert "more.json  is not looked at" in notes
+
+
+def test_a_damaged_coco_json_is_not_passed_by(tmp_path):
+    pictures(tmp_path, 2)
+    coco(tmp_path, "train.json", ["000.png"])
+    whole = (tmp_path / "train.json").read_text()
+    (tmp_path / "train.json").write_text(whole[:-1])
+    with pytest.raises(DataError, match="is not JSON"):
+        inspect(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", '{"images": 3}', "[]", "\ud800".encode("utf-8", "surrogatepass")])
@@ -183,12 +225,23 @@ def test_pascal_voc(tmp_path):
     pictures(root / "JPEGImages", 3)
     pictures(root / "SegmentationClass", 2)
     (root / "Annotations").mkdir()
-    (root / "Annotations" / "000.xml").write_text("<annotation><object><name>owl</name></object></annotation>")
+    size = "<size><width>40</width><height>30</height></size>"
+    box = "<xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax>"
+    owl = f"<annotation>{size}<object><name>owl</name><bndbox>{box}</bndbox></object></annotation>"
+    for name in ("000", "002"):
+        (root / "Annotations" / f"{name}.xml").write_text(owl)
     (root / "Annotations" / "001.xml").write_text("<annotation><object>")
     finding = inspect(tmp_path)
     assert (finding.path, finding.images) == (root / "JPEGImages", 3)
-    assert finding.title.startswith("Pascal VOC (VOC2007), 1 boxes of 1 classes")
-    assert "001.xml cannot be read" in finding.problems[0]
+    assert finding.title.startswith("Pascal VOC (VOC2007), 2 boxes of 1 classes")
+    (problem,) = finding.problems
+    assert "001.xml is not XML" in problem
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    for split, listed in {"trainval": "000\n", "test": "002\n"}.items():
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text(listed)
+    finding = inspect(tmp_path)
+    assert {role: len(ours.images) for role, ours in finding.annotated.sets.items()} == {"train": 1, "test": 1}
+    assert finding.problems == []
 
 
 # --- opening ---------------------------------------------------------------------------------------------------------
@@ -396,3 +449,102 @@ def test_the_machine(surnia, monkeypatch):
     lines = out.splitlines()
     assert "  pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2.git" in lines
     assert "  pip install ale-py" not in lines
+
+
+# --- detection -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    """A folder with three annotated splits, and a task file."""
+    data = tmp_path / "data"
+    pictures(data / "images", 6)
+    for i, split in enumerate(("train", "val", "test")):
+        coco(data, f"{split}.json", [f"{2 * i:03}.png", f"{2 * i + 1:03}.png"], categories=(7, 8))
+    (tmp_path / "tasks.yaml").write_text("name: birds\ntasks: [[owl], [elk]]\n")
+    return data
+
+
+def detection_recipe(file):
+    return DetectionRecipe.model_validate(yaml_source.read_yaml(file.read_text(), name="r").values)
+
+
+def test_a_detection_recipe(surnia, annotated, tmp_path):
+    code, said, _ = surnia("doctor", "--data", "data", "--tasks", "tasks.yaml", "--write-recipe", "mine.yaml")
+    assert code == 0, said
+    assert "2 images, 2 boxes of 2 classes" in said
+    assert "surnia detect train mine.yaml" in said
+    recipe = detection_recipe(tmp_path / "mine.yaml")
+    assert recipe.data.train == [str(annotated / "train.json")]
+    opened = open_data(recipe.data)
+    assert (opened.tasks.classes, len(opened.test.images)) == (("owl", "elk"), 2)
+
+
+def test_a_detection_recipe_of_one_file_a_task(surnia, annotated, tmp_path):
+    (annotated / "train.json").rename(annotated / "train_1.json")
+    (annotated / "train_2.json").write_bytes((annotated / "train_1.json").read_bytes())
+    assert surnia("doctor", "--data", "data", "--tasks", "tasks.yaml", "--write-recipe", "mine.yaml")[0] == 0
+    recipe = detection_recipe(tmp_path / "mine.yaml")
+    assert recipe.data.train == [str(annotated / f"train_{task}.json") for task in (1, 2)]
+    (annotated / "train_2.json").unlink()
+    code, said, _ = surnia("doctor", "--data", "data", "--tasks", "tasks.yaml")
+    assert code == 1
+    assert "training annotations of 1 tasks, and birds has 2" in said
+
+
+def test_fatal_problems_of_annotations_fail(surnia, annotated, tmp_path):
+    coco(annotated, "test.json", ["004.png", "000.png"], categories=(7, 8))
+    code, said, _ = surnia("doctor", "--data", "data", "--tasks", "tasks.yaml", "--write-recipe", "mine.yaml")
+    assert code == 1
+    assert "image 1, 000.png, is among the images of train" in said
+    assert not (tmp_path / "mine.yaml").exists()
+    # Without a task file the same is found; what follows is pretraining.
+    assert surnia("doctor", "--data", "data")[0] == 1
+
+
+def test_a_task_file_that_does_not_fit(surnia, annotated, tmp_path):
+    (tmp_path / "tasks.yaml").write_text("name: birds\ntasks: [[owls], [elk]]\n")
+    code, said, _ = surnia("doctor", "--data", "data", "--tasks", "tasks.yaml")
+    assert code == 1
+    assert "no class of task 1 is annotated (owls); the file's classes are elk, owl" in said
+    (tmp_path / "tasks.yaml").write_text("name: birds\ntasks: [[owl], [owl]]\n")
+    code, _, complaint = surnia("doctor", "--data", "data", "--tasks", "tasks.yaml")
+    assert code == 2
+    assert "tasks.yaml:2:17  class 'owl' is in task 1 and again in task 2" in complaint
+
+
+def test_a_missing_split_is_named(surnia, annotated):
+    (annotated / "val.json").unlink()
+    code, _, complaint = surnia("doctor", "--data", "data", "--tasks", "tasks.yaml", "--write-recipe", "mine.yaml")
+    assert code == 3
+    assert "has none for val (found: train.json, test.json)" in complaint
+
+
+def test_tasks_need_annotations(surnia, tmp_path):
+    pictures(tmp_path / "data", 3)
+    code, _, complaint = surnia("doctor", "--data", "data", "--tasks", "m_owodb")
+    assert code == 3
+    assert "holds no annotations that --tasks could be for" in complaint
+    code, _, complaint = surnia("doctor", "--tasks", "m_owodb")
+    assert code == 2
+    assert "--tasks  needs --data DIR" in complaint
+
+
+def test_openscenes(surnia, tmp_path):
+    make_openscenes("M", "tiny", folder=tmp_path / "scenes")
+    code, said, _ = surnia("doctor", "--data", "scenes", "--write-recipe", "mine.yaml")
+    assert code == 0, said
+    assert "OpenScenes (train_1.json, train_2.json, train_3.json, train_4.json, val.json, test.json)" in said
+    recipe = detection_recipe(tmp_path / "mine.yaml")
+    assert recipe.data == OpenScenesData(path=str(tmp_path / "scenes"), workers=recipe.data.workers)
+
+
+def test_detection_recipes_for_gpus_and_large_images(annotated):
+    found = inspect(annotated, tasks=TaskSet("birds", (("owl",), ("elk",))))
+    for machine, names in {CPU: ["tiny"] * 3, GPU: ["resnet18_fpn", "resnet18_fpn", "resnet50_fpn"]}.items():
+        for side, name in zip((30, 400, 480), names, strict=True):
+            found.sizes = [(4 * side // 3, side)]
+            text = suggest_detection(found, "m_owodb", machine)
+            recipe = DetectionRecipe.model_validate(yaml_source.read_yaml(text, name="r").values)
+            assert recipe.network.name == name
+            assert (recipe.data.tasks, recipe.precision) == ("m_owodb", "bf16" if machine is GPU else "32")
