@@ -160,6 +160,8 @@ def _notes(result: dict[str, Any], written: Path | None) -> list[str]:
     if result["later_class_detections"]:
         scored = "not scored" if result["mode"] == "strict" else "counted in A-OSE only"
         notes.append(f"{result['later_class_detections']:,} detections of classes of later tasks were {scored}.")
+    if result["mode"] == "strict" and result["coco_ap_per_class"] is None:
+        notes.append("COCO AP is left out of more than 100 000 detections; --coco computes it, in minutes.")
     if written is not None:
         notes.append(f"Written to {written}.")
     return notes

@@ -294,6 +294,22 @@ def test_wilderness_contains_its_numerator(truth, detections, tasks):
     assert result["wi_at_recall"]["0.9"] == pytest.approx(1 / 6)  # not reached: the first rank of the highest recall
 
 
+def test_eleven_points_as_voc_writes_them(truth, detections, tasks):
+    objects = [(0, "a", at(i)) for i in range(10)]
+    found = detections([(0, "a", at(i), 0.9) for i in range(3)])  # recall .3; VOC's fourth level is 3 * .1 > .3
+    assert evaluate(truth(objects), found, tasks, 1, mode="ore")["ap_11_per_class"]["a"] == pytest.approx(3 / 11)
+    assert evaluate(truth(objects), found, tasks, 1)["ap_11_per_class"]["a"] == pytest.approx(4 / 11)
+
+
+def test_crowds_are_ordinary_objects(truth, detections, tasks):
+    objects = truth([(0, "a", at(0), "crowd"), (0, "far", at(1), "crowd")])
+    found = detections([(0, "a", at(0), 0.9), (0, "unknown", at(1), 0.9)])
+    ore = evaluate(objects, found, tasks, 1, mode="ore")
+    assert (ore["ap_per_class"]["a"], ore["u_recall"]) == (1.0, 1.0)
+    strict = evaluate(objects, found, tasks, 1)
+    assert (strict["ap_per_class"]["a"], strict["u_recall"], strict["u_precision"]) == (None, None, None)
+
+
 def test_equal_scores_after_printing(truth, detections, tasks):
     # .2004 and .2001 are printed alike, so that the order given decides
     rows = [(0, "a", at(3), 0.2001), (0, "a", at(0), 0.2004)]

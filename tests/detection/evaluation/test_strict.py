@@ -151,6 +151,12 @@ def test_open_set_errors(truth, detections, tasks):
     assert [result["a_ose_objects_at_recall"][level] for level in ("0.1", "0.5", "0.6", "0.9")] == [1, 1, 2, 2]
 
 
+def test_what_lies_in_a_crowd_of_its_class_is_no_error(truth, detections, tasks):
+    objects = [(0, "a", at(0, width=500), "crowd"), (0, "far", at(0)), (0, "b", at(5))]
+    result = evaluate(truth(objects), detections([(0, "a", at(0), 0.9), (0, "b", at(0), 0.8)]), tasks, 1)
+    assert result["a_ose_per_class"] == {"a": 0, "b": 1}
+
+
 def test_errors_at_a_recall_that_is_not_reached_are_undefined(truth, detections, tasks):
     objects = [(0, "a", at(0)), (0, "a", at(1)), (0, "far", at(2))]
     result = evaluate(truth(objects), detections([(0, "a", at(0), 0.9), (0, "a", at(2), 0.9)]), tasks, 1)
@@ -165,6 +171,8 @@ def test_floor_and_cap(truth, detections, tasks):
     result = evaluate(truth(objects), found, tasks, 1, score_floor=0.3, per_image=2)
     assert (result["score_floor"], result["per_image"], result["detections"]) == (0.3, 2, 2)
     assert (result["recall_per_class"]["a"], result["u_recall"]) == (0.5, 1.0)
+    result = evaluate(truth(objects), found, tasks, 1, score_floor=0.3)  # a score of .3 is enough
+    assert result["recall_per_class"]["a"] == 1.0
     result = evaluate(truth(objects), found, tasks, 1, score_floor=0.31)
     assert result["recall_per_class"]["a"] == 0.5
     with pytest.raises(ConfigError, match="per_image"):
