@@ -112,6 +112,8 @@ def _find_coco(folder: Path, tasks: TaskSet | None) -> Annotated | None:
     if not sets:
         problems.refuse()
         return None
+    if scenes:
+        _whole(folder, problems)
     for file in others:
         problems.add(str(file), "is not looked at: its name says neither train nor val nor test", fatal=False)
     names = ", ".join(roles[role].name for role in sets)
@@ -157,6 +159,16 @@ def _is_scenes(folder: Path) -> bool:
         return (folder / SCENES_TASKS).is_file() and "openscenes" in manifest["request"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
+
+
+def _whole(folder: Path, problems: Problems) -> None:
+    """Training refuses scenes that were changed since they were made."""
+    from detection.data.scenes.openscenes import open_openscenes
+
+    try:
+        open_openscenes(folder)
+    except DataError as error:
+        problems.add(str(folder / MANIFEST), str(error), fatal=True)
 
 
 # --- Pascal VOC ------------------------------------------------------------------------------------------------------

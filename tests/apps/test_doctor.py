@@ -537,6 +537,10 @@ def test_openscenes(surnia, tmp_path):
     assert "OpenScenes (train_1.json, train_2.json, train_3.json, train_4.json, val.json, test.json)" in said
     recipe = detection_recipe(tmp_path / "mine.yaml")
     assert recipe.data == OpenScenesData(path=str(tmp_path / "scenes"), workers=recipe.data.workers)
+    picture(tmp_path / "scenes" / "images" / "more.png")
+    code, said, _ = surnia("doctor", "--data", "scenes")
+    assert code == 1
+    assert "are missing, added or changed since it was made" in said
 
 
 def test_detection_recipes_for_gpus_and_large_images(annotated):
