@@ -54,6 +54,8 @@ def load_backbone_weights(network: PyramidNetwork, settings: NetworkSettings) ->
     names = tuple(network.backbone.state_dict())
     if settings.weights is None:
         words = f"{architecture_of(settings).name} with random weights"
+        if settings.frozen_stages or settings.norm == "frozen":
+            words += ", and what is frozen of it stays as it is drawn"
         return BackboneReport(words, (), (), names, "no", "its weights are random", IMAGENET_MEAN, IMAGENET_STD)
     loaded = load_backbone(settings.weights, architecture=architecture_of(settings))
     _check_same(loaded, settings)

@@ -113,9 +113,19 @@ class RegionProposer(nn.Module):
     # --- proposals -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def propose(self, scores: AnchorScores, images: ImageBatch, count: int) -> list[Proposals]:
-        """At most `count` boxes an image, in the network's pixels, within the image; no gradient passes."""
-        chosen, levels = _best_of_each_level(scores, before_suppression(count))
+    def propose(
+        self, scores: AnchorScores, images: ImageBatch, count: int, *, before: int | None = None
+    ) -> list[Proposals]:
+        """Boxes by falling objectness, in the network's pixels, within the image; no gradient passes.
+
+        Args:
+            scores: of these images.
+            images: the batch.
+            count: most boxes an image.
+            before: most boxes of a level that enter suppression. Twice as many as `count` (up to 2 000) by default; in
+                training, where only some are drawn from them, as many are enough.
+        """
+        chosen, levels = _best_of_each_level(scores, before or max(count, min(2 * count, 2000)))
         logits = scores.logits.gather(1, chosen)
         deltas = scores.deltas.gather(1, chosen[..., None].expand(-1, -1, 4))
         boxes = self.coder.decode_single(deltas.reshape(-1, 4), scores.anchors[chosen].reshape(-1, 4))
@@ -220,11 +230,6 @@ class RegionProposer(nn.Module):
         empty = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
         boxes = torch.where(empty[:, None], origins, boxes)
         return self.coder.encode_single(boxes, origins).view(*chosen.shape, 4)
-
-
-def before_suppression(count: int) -> int:
-    """Proposals of a level that enter suppression: twice as many as are kept, but 2 000 are enough."""
-    return min(2 * count, max(count, 2000))
 
 
 def share_within(boxes: Float[Tensor, "a 4"], regions: Float[Tensor, "r 4"]) -> Float[Tensor, "a r"]:

@@ -154,7 +154,9 @@ class OpenWorldFasterRCNN(nn.Module):
         scores = self.proposer(list(maps.values()))
         losses = self.proposer.losses(scores, batch, there, step=step)
 
-        proposals = self.proposer.propose(scores, batch, self.settings.proposals_train)
+        proposals = self.proposer.propose(
+            scores, batch, self.settings.proposals_train, before=self.settings.proposals_train
+        )
         boxes, objectness = [p.boxes for p in proposals], [p.objectness for p in proposals]
         samples = self.head.label(boxes, objectness, there, step=step, progress=progress, previous=previous)
         features = self._embed(maps, [sample.boxes for sample in samples])
@@ -243,7 +245,8 @@ def _have_area(boxes: Tensor) -> Tensor:
 def _looking(module: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients, and afterwards the mode that was, also where parts had different ones."""
     before = [part for part in module.modules() if part.training]
-    module.eval()
+    for part in before:
+        part.training = False
     try:
         with torch.no_grad():
             yield

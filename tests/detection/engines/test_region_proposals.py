@@ -8,7 +8,6 @@ from detection.engines.region_proposals import (
     OBJECT,
     AnchorScores,
     RegionProposer,
-    before_suppression,
     share_within,
 )
 from detection.structures import Target
@@ -192,4 +191,9 @@ def test_proposals_are_the_best_without_repetition():
 
 
 def test_how_many_enter_suppression():
-    assert [before_suppression(n) for n in (1, 100, 1000, 2000, 4000)] == [2, 200, 2000, 2000, 4000]
+    """Two heaps of equal boxes: with twice as many candidates as are wanted, the second heap is reached."""
+    rpn = proposer(strides=(4,), sizes=(8,))
+    anchors = torch.tensor([[0.0, 0, 8, 8]] * 2 + [[16.0, 16, 24, 24]] * 2)
+    scores = AnchorScores(anchors, torch.tensor([[4.0, 3, 2, 1]]), torch.zeros(1, 4, 4), [4])
+    assert len(rpn.propose(scores, batch(), 2)[0].boxes) == 2
+    assert rpn.propose(scores, batch(), 2, before=2)[0].objectness.tolist() == [4.0]

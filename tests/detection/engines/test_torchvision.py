@@ -101,7 +101,10 @@ def test_images_without_objects_and_with_thousands():
     for chosen in ([Target.empty(1), Target.empty(2)], [targets[0], Target.empty(2)], [crowd, targets[1]]):
         losses = step(detector, images, chosen).losses
         assert all(loss.isfinite() for loss in losses.values())
+        detector.zero_grad()
         sum(losses.values()).backward()
+        # DDP waits for every parameter's gradient, also where there is nothing to learn.
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
 
 
 def test_the_same_step_gives_the_same_losses_whatever_was_drawn_before():
