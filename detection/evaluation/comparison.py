@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,14 @@ import numpy.typing as npt
 
 from detection.data.annotations import Boxes, Indices, Mask
 from detection.evaluation.arrays import DetectionArrays, Floats, GroundTruth
+from detection.evaluation.matching import Pairs, overlapping
 from sslcore.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from detection.tasks import TaskSet
+
+IOU = 0.5
+"""A detection lies on an object from this intersection over union on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +82,22 @@ class Comparison:
     def unknown(self) -> int:
         """The label of unknown objects."""
         return len(self.names)
+
+    @cached_property
+    def overlaps(self) -> Pairs:
+        """Detections and the objects on which they lie, of whatever label; without crowds and difficult objects."""
+        rows = np.flatnonzero(~(self.truths.crowd | self.truths.difficult))
+        found, truths = self.found, self.truths
+        pairs = overlapping(found.image, found.boxes, truths.image[rows], truths.boxes[rows], above=IOU)
+        return Pairs(pairs.detection, rows[pairs.truth], pairs.overlap)
+
+    def overlaps_of(self, detections: Indices) -> Pairs:
+        """The same for some of the detections, numbered in the order given."""
+        place = np.full(len(self.found), -1, dtype=np.int64)
+        place[detections] = np.arange(len(detections))
+        pairs = self.overlaps
+        here = place[pairs.detection] >= 0
+        return Pairs(place[pairs.detection[here]], pairs.truth[here], pairs.overlap[here])
 
 
 def compare(

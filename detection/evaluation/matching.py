@@ -9,8 +9,8 @@ import numpy.typing as npt
 from detection.data.annotations import Boxes, Indices, Mask
 from detection.evaluation.arrays import Floats
 
-CHUNK = 1_000_000
-"""So many pairs of boxes at a time: about 100 MB."""
+CHUNK = 200_000
+"""So many pairs of boxes at a time: they stay in the processor's cache, and memory does not grow with the set."""
 
 
 @dataclass(frozen=True, eq=False)

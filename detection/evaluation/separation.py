@@ -6,10 +6,9 @@ import numpy as np
 
 from detection.data.annotations import Mask
 from detection.evaluation.arrays import Floats
-from detection.evaluation.comparison import Comparison, rank_within
+from detection.evaluation.comparison import IOU, Comparison, rank_within
 from detection.evaluation.matching import Pairs, greedy, overlapping
 
-IOU = 0.5
 DISTRACTOR_TOP = 10
 
 
@@ -32,12 +31,11 @@ def separation_metrics(comparison: Comparison) -> dict[str, Any]:
     by the score; `auroc_by` says which.
     """
     found, truths = comparison.found, comparison.truths
-    found = found[np.lexsort((found.image, -found.scores))]
-    rows = np.flatnonzero(~(truths.crowd | truths.difficult))
-    pairs = overlapping(found.image, found.boxes, truths.image[rows], truths.boxes[rows], above=IOU)
-    matched = greedy(pairs, len(found), len(rows))
+    order = np.lexsort((found.image, -found.scores))
+    found = found[order]
+    matched = greedy(comparison.overlaps_of(order), len(found), len(truths.label))
     chosen = np.flatnonzero(matched >= 0)
-    unknown = truths.label[rows[matched[chosen]]] == comparison.unknown
+    unknown = truths.label[matched[chosen]] == comparison.unknown
     said_unknown = found.label == comparison.unknown
     evidence = {
         "energy": found.energies,

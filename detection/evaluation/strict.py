@@ -27,10 +27,9 @@ import numpy as np
 
 from detection.data.annotations import Indices, Mask
 from detection.evaluation.average_precision import area, eleven_point, mean
-from detection.evaluation.comparison import Comparison, Found, rank_within
+from detection.evaluation.comparison import IOU, Comparison, Found, rank_within
 from detection.evaluation.matching import Pairs, greedy, overlapping
 
-IOU = 0.5
 LEVELS = tuple(level / 10 for level in range(1, 10))
 WI_RECALL = 0.8
 TOP = (10, 50, 100)
@@ -77,12 +76,8 @@ def judge(comparison: Comparison) -> Judged:
     found, truths = comparison.found, comparison.truths
     scored = (found.label < comparison.known) | (found.label == comparison.unknown)
     order = np.lexsort((found.image, -found.scores))
-    found = found[order[scored[order]]]
-
-    ignored = truths.crowd | truths.difficult
-    rows = np.flatnonzero(~ignored)
-    pairs = overlapping(found.image, found.boxes, truths.image[rows], truths.boxes[rows], above=IOU)
-    pairs = Pairs(pairs.detection, rows[pairs.truth], pairs.overlap)
+    order = order[scored[order]]
+    found, pairs = found[order], comparison.overlaps_of(order)
     same = pairs[found.label[pairs.detection] == truths.label[pairs.truth]]
     right = greedy(same, len(found), len(truths.label)) >= 0
     excused = _lies_on(comparison, found, truths.difficult & ~truths.crowd) | _lies_on(
@@ -93,7 +88,7 @@ def judge(comparison: Comparison) -> Judged:
         right,
         right | ~excused,
         pairs[truths.label[pairs.truth] == comparison.unknown],
-        np.bincount(truths.label[rows], minlength=comparison.unknown + 1),
+        np.bincount(truths.label[~(truths.crowd | truths.difficult)], minlength=comparison.unknown + 1),
     )
 
 
