@@ -94,11 +94,11 @@ def next_commands(run_dir: Path) -> list[str]:
     ]
 
 
-def task_table(done: list[dict[str, Any]], title: str = "On the test images after each task; shares in percent") -> Table:
+def task_table(done: list[dict[str, Any]], title: str = "Test images, after each task; shares in percent") -> Table:
     """The main figures after each task, of mode strict: mAP of the classes known before, of the new ones, of all."""
     table = Table(title=title, title_justify="left")
     columns = {
-        "task": lambda task: f"{task['task']} ({len(task['classes'])} classes)",
+        "task (classes)": lambda task: f"{task['task']} (+{len(task['classes'])})",
         "mAP old": lambda task: share(task["strict"]["map_previous"]),
         "new": lambda task: share(task["strict"]["map_current"]),
         "all": lambda task: share(task["strict"]["map_both"]),
@@ -109,7 +109,7 @@ def task_table(done: list[dict[str, Any]], title: str = "On the test images afte
         "purity": lambda task: share(purity(task)),
     }
     for name in columns:
-        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name.startswith("task") else "right", no_wrap=True)
     for task in done:
         table.add_row(*(show(task) for show in columns.values()))
     return table

@@ -22,8 +22,6 @@ from sslcore.errors import ConfigError
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
-_WITH_VALUE, _PERHAPS_VALUE = {"--run"}, {"--resume", "--help-fields"}
-
 
 @dataclass(frozen=True)
 class Training(Generic[Schema]):
@@ -85,7 +83,7 @@ def launch(training: Training[Any], arguments: Sequence[str]) -> int:
         return 0
     if problems := training.missing(loaded):
         raise ConfigError(*problems)
-    if _first_process():
+    if first_process():
         if not resume and not args.dry_run:
             run_names.refuse_existing(run_dir)
         for note in loaded.notes:
@@ -110,8 +108,7 @@ def separate(arguments: Sequence[str], names: Sequence[str]) -> tuple[list[str],
         target = settings if is_setting else own
         target.append(argument)
         position += 1
-        takes_value = not equals and (is_setting or name in _WITH_VALUE | _PERHAPS_VALUE)
-        if takes_value and position < len(arguments) and not arguments[position].startswith("--"):
+        if is_setting and not equals and position < len(arguments) and not arguments[position].startswith("--"):
             target.append(arguments[position])
             position += 1
     return own, settings
@@ -214,6 +211,6 @@ def _shown(value: Any) -> str:
     return "not set" if value is None else str(value)
 
 
-def _first_process() -> bool:
+def first_process() -> bool:
     """Of several that were started for one run, only the first looks after the directory (and speaks)."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))

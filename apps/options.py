@@ -47,13 +47,17 @@ class Options:
         self._scattered = False
         self.flag("--debug", "show the traceback of an error")
 
-    def positional(self, name: str, check: Check, help: str, *, required: bool = True, many: bool = False) -> None:
-        """An argument without a name, or the last ones (`many`); `name` in capitals is what the help calls it."""
-        self.parser.add_argument(name.lower(), metavar=name, nargs="*" if many else "?", help=help)
+    def positional(
+        self, name: str, check: Check, help: str, *, required: bool = True, many: bool = False, dest: str = ""
+    ) -> None:
+        """An argument without a name, or the last ones (`many`); `name` in capitals is what the help calls it, `dest`
+        what the result does (default: the same in small letters)."""
+        dest = dest or name.lower()
+        self.parser.add_argument(dest, metavar=name, nargs="*" if many else "?", help=help)
         self._scattered |= many
-        self._checks[name.lower()] = (name, check)
+        self._checks[dest] = (name, check)
         if required:
-            self._required[name.lower()] = f"{name} is missing: {help}"
+            self._required[dest] = f"{name} is missing: {help}"
 
     def option(
         self,

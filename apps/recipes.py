@@ -220,6 +220,9 @@ def _lay_over(
         try:
             _expand(source, path, schema, label)
             setting = find(schema, source.values, path)
+            if text and _is_named(setting.annotation) and not text.lstrip().startswith("{"):
+                path = (*path, CHOICE)  # one word for a group means its name; its other settings stay
+                setting = find(schema, source.values, path)
         except UnknownKey:
             found.append(f"{label}  {_unknown_option(path, source.values, schema, also)}")
             continue
@@ -272,6 +275,12 @@ def _chooses(path: Path, values: Any, schema: type[BaseModel]) -> bool:
     except UnknownKey:
         return False
     return len(groups(around.annotation)) > 1
+
+
+def _is_named(annotation: Any) -> bool:
+    """Whether this is a group of one kind that has a name (`network`, `backbone`)."""
+    classes = groups(annotation)
+    return len(classes) == 1 and element(annotation) is None and CHOICE in classes[0].model_fields
 
 
 def _start_group_afresh(source: Source, path: Path, text: str, label: str) -> list[str]:

@@ -38,8 +38,15 @@ def newest(name: str, parent: Path = RUNS) -> Path | None:
     return next(reversed(numbered(name, parent).values()), None)
 
 
-def refuse_existing(run_dir: Path) -> None:
-    """Raises:
+def of_next_task(run_dir: Path, task: int) -> Path:
+    """`runs/mine-1-task3` beside `runs/mine-1` or `runs/mine-1-task2`: what was learnt further."""
+    return run_dir.parent / f"{re.sub(r'-task[0-9]+$', '', run_dir.name)}-task{task}"
+
+
+def refuse_existing(run_dir: Path, command: str = "") -> None:
+    """`command` is the one that continues it, if that is another.
+
+    Raises:
     ConfigError: something is there already; the message names both ways out.
     """
     if run_dir.is_dir() and not any(run_dir.iterdir()):
@@ -47,5 +54,5 @@ def refuse_existing(run_dir: Path) -> None:
     if run_dir.exists():
         raise ConfigError(
             f"command line: --run  {run_dir} exists already and is never overwritten: choose another name, or continue "
-            f"that run with --resume {run_dir}"
+            f"that run with {command}{' ' * bool(command)}--resume {run_dir}"
         )

@@ -6,19 +6,23 @@ names below the folder that all the pictures have in common.
 
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from detection.data.openworld import OpenWorldData
+from detection.data.annotations import AnnotationSet
+from detection.data.openworld import OpenWorldData, open_files
+from detection.data.results import write_coco
 from detection.discovery.learning import Lesson, learn
-from detection.training.layout import Layout
-from detection.training.recipe import DetectionRecipe
+from detection.training.callbacks import Meter
+from detection.training.layout import Layout, Stage
+from detection.training.recipe import CocoData, DetectionRecipe, StageSettings
 from sslcore.errors import ConfigError
-from sslcore.storage import files
+from sslcore.storage import RunDirectory, files, load_checkpoint, save_checkpoint, step_folder
 from sslcore.storage.checkpoint import read_info
 
-LEARNED, LESSONS, DATA = "learned.json", "lessons", "data"
+LEARNED, LESSONS, DATA, TASKS = "learned.json", "lessons", "data", "tasks.yaml"
 COPIED = ("energies.json", "detections.json", "results.json", "exemplars.json", "embeddings.safetensors")
 
 
@@ -48,23 +52,23 @@ def finished_tasks(run: Path) -> int:
 
 
 def give_lesson(standing: Standing, names: str | Path, folder: Path, *, root: str | Path | None = None) -> Lesson:
-    """What a person named, as the task after a run's last; written below `folder`, with the record of what was learnt.
+    """What a person named, as the task after a run's last, and the record of all that was learnt so.
 
     Args:
         standing: the run.
         names: names.yaml.
-        folder: of the new run.
+        folder: where both are written.
         root: where the pictures are now, if they have moved.
 
     Raises:
-        ConfigError, DataError: see `detection.discovery.learn`; or the data are not those that the run has learnt from.
+        SurniaError: see `detection.discovery.learn`; or the run has learnt from other data.
     """
     data, task = standing.data, standing.task
-    info = read_info(Layout(standing.folder).task(task, "model"))
+    info = read_info(Layout(standing.folder, writes=False).task(task, "model"))
     if info.get("data") != data.fingerprint:
         raise ConfigError(
-            f"the data are not those that {files.show_path(standing.folder)} has learnt from; restore them, or train a "
-            "new run"
+            f"{files.show_path(standing.folder)} has learnt from other data than its recipe now leads to: restore "
+            "them, or train a new run"
         )
     if (standing.folder / LEARNED).exists():
         shutil.copyfile(standing.folder / LEARNED, folder / LEARNED)
@@ -77,32 +81,113 @@ def give_lesson(standing: Standing, names: str | Path, folder: Path, *, root: st
 def begin_further(
     standing: Standing,
     recipe: DetectionRecipe,
-    names: str | Path,
+    lesson: Lesson,
     run: Path,
     *,
     as_text: Callable[[DetectionRecipe], str],
     command: Sequence[str],
-    root: str | Path | None = None,
-) -> tuple[DetectionRecipe, Lesson]:
-    """Make the new run, whole or not at all; `detect_train` then resumes it.
+) -> DetectionRecipe:
+    """Make the new run, whole or not at all. `detect_train` then resumes it.
 
     Args:
         standing: the run that was begun.
         recipe: its recipe, perhaps with other settings for the stages to come.
-        names: names.yaml.
-        run: the new directory; there must be nothing.
+        lesson: from `give_lesson`; its files are copied.
+        run: the new directory; nothing is there yet.
         as_text: a recipe as it is to stand in recipe.yaml.
         command: the command line, for run.json.
-        root: see `give_lesson`.
 
     Returns:
-        The recipe of the new run, and what it is about to learn.
+        The new run's recipe.
 
     Raises:
-        SurniaError: see `give_lesson`; or something cannot be written.
+        SurniaError: what was learnt cannot be read, or the new run not written.
     """
     run = Path(os.path.abspath(run))
     files.make_folder(run.parent)
+    common = Path(os.path.commonpath([_place(each) for each in _sets(standing, lesson)]))
+    data = CocoData(
+        tasks=str(run / DATA / TASKS),
+        train=[str(run / DATA / f"train_{task}.json") for task in range(1, lesson.task + 1)],
+        val=str(run / DATA / "val.json"),
+        test=str(run / DATA / "test.json"),
+        images=str(common),
+        workers=standing.recipe.data.workers,
+    )
+    recipe = recipe.model_copy(update={"data": data, "tasks": None})
     with files.new_folder(run) as temporary:
-        (temporary / "first").mkdir()  # a run is created in an empty folder, and this one is not to be any more
-        raise AssertionError
+        RunDirectory.create(temporary, recipe=as_text(recipe), command=command, seed=recipe.seed).close()
+        shutil.copytree(lesson.tasks_file.parent, temporary / LESSONS / str(lesson.task))
+        shutil.copyfile(lesson.tasks_file.parents[2] / LEARNED, temporary / LEARNED)
+        fingerprint = _write_data(standing, lesson, temporary / DATA, common)
+        news = {"recipe": recipe.as_dict(), "tasks": lesson.tasks.to_dict(), "data": fingerprint}
+        for task in range(1, standing.task + 1):
+            _carry_over(standing, temporary, task, recipe, news)
+        if (standing.folder / "metrics.jsonl").exists():
+            shutil.copyfile(standing.folder / "metrics.jsonl", temporary / "metrics.jsonl")
+    return recipe
+
+
+# --- annotations -----------------------------------------------------------------------------------------------------
+
+
+def _sets(standing: Standing, lesson: Lesson) -> list[AnnotationSet]:
+    """Training images of each task, the new one included; val; test."""
+    data = standing.data
+    return [*data.trains[: standing.task], lesson.annotations, data.val, data.test]
+
+
+def _place(annotations: AnnotationSet) -> str:
+    return os.path.abspath(annotations.folder or Path())
+
+
+def _write_data(standing: Standing, lesson: Lesson, folder: Path, common: Path) -> str:
+    """The annotation files; returns the data's fingerprint. DataError if they do not hold together."""
+    files.make_folder(folder)
+    lesson.tasks.save(folder / TASKS)
+    names = [*(f"train_{task}.json" for task in range(1, lesson.task + 1)), "val.json", "test.json"]
+    for name, annotations in zip(names, _sets(standing, lesson), strict=True):
+        write_coco(folder / name, _below(annotations, common))
+    *train, val, test = (str(folder / name) for name in names)
+    return open_files(lesson.tasks, train, val, test, common).fingerprint
+
+
+def _below(annotations: AnnotationSet, common: Path) -> AnnotationSet:
+    """The same with file names relative to another folder."""
+    place = _place(annotations)
+    below = [Path(os.path.relpath(os.path.join(place, image.file_name), common)) for image in annotations.images]
+    images = [replace(image, file_name=path.as_posix()) for image, path in zip(annotations.images, below)]
+    return replace(annotations, images=tuple(images), folder=common)
+
+
+# --- what was learnt -------------------------------------------------------------------------------------------------
+
+
+def _carry_over(standing: Standing, new: Path, task: int, recipe: DetectionRecipe, news: dict[str, Any]) -> None:
+    """A finished task: its detector, what was measured, and for each stage the mark that it is done."""
+    old = Layout(standing.folder, writes=False)
+    folder = new / "tasks" / str(task)
+    model = load_checkpoint(old.task(task, "model"))
+    save_checkpoint(folder / "model", model=model.model, train=model.train, info={**model.info, **news})
+    for stage in ("train", "finetune"):
+        now = _settings(recipe, task, stage).steps
+        if not now or (stage == "finetune" and task == 1):
+            continue
+        last = old.last_of(task, stage, _settings(standing.recipe, task, stage).steps)
+        done = load_checkpoint(last) if last else None
+        # The optimiser's state is of no use any more; what results say of a stage is the callbacks'.
+        record = done.train["callbacks"] if done else {Meter.__qualname__: {"seconds": 0.0, "terms": {}}}
+        marked = done or model
+        save_checkpoint(
+            step_folder(folder / stage / "checkpoints", now), model=marked.model, train={"callbacks": record},
+            info={**marked.info, "stage": stage, **news},
+        )  # fmt: skip
+    for name in COPIED:
+        if old.task(task, name).exists():
+            shutil.copyfile(old.task(task, name), folder / name)
+
+
+def _settings(recipe: DetectionRecipe, task: int, stage: Stage) -> StageSettings:
+    if stage == "finetune":
+        return recipe.finetune
+    return recipe.first if task == 1 else recipe.later
