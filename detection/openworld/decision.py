@@ -84,7 +84,8 @@ def detections_of(
     boxes = image.boxes.gather(1, column[:, None, None].expand(-1, 1, 4))[:, 0]
     sides = boxes[:, 2:] - boxes[:, :2]
     rows = ((decided.scores >= settings.score_floor) & (sides > _LEAST_SIDE).all(dim=1)).nonzero()[:, 0]
-    rows = rows[suppress(boxes[rows], decided.labels[rows], decided.scores[rows], iou=settings.nms)]
+    of_rows = boxes[rows], decided.labels[rows], decided.scores[rows]
+    rows = rows[suppress(*of_rows, iou=settings.nms, strongest_only=settings.per_image)]
     rows = rows[strongest(decided.labels[rows], decided.scores[rows], settings.per_image)]
     return Detections(
         boxes=boxes[rows],

@@ -1,0 +1,108 @@
+import pytest
+import torch
+from support.processes import in_processes
+from torch.nn.functional import smooth_l1_loss
+
+from detection.openworld.boxes import box_loss, clipped, decode, encode
+from detection.openworld.region_predictor import RegionPredictor
+from detection.structures import BACKGROUND, UNKNOWN
+
+
+def boxes(n):
+    corner = torch.rand(n, 2) * 50
+    return torch.cat([corner, corner + 5 + torch.rand(n, 2) * 40], dim=1)
+
+
+def test_decoding_undoes_encoding_for_every_column():
+    proposals, a, b = boxes(20), boxes(20), boxes(20)
+    deltas = torch.stack([encode(a, proposals), encode(b, proposals)], dim=1)
+    torch.testing.assert_close(decode(deltas, proposals), torch.stack([a, b], dim=1), atol=1e-3, rtol=0)
+    assert decode(torch.zeros(0, 2, 4), torch.zeros(0, 4)).shape == (0, 2, 4)
+
+
+def test_deltas_by_hand():
+    # Centre from 10 to 12 of a width of 20; twice as wide: 10 * 2 / 20 and 5 * ln 2.
+    found = encode(torch.tensor([[-8.0, 0, 32, 10]]), torch.tensor([[0.0, 0, 20, 10]]))
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0, 5 * 0.693147, 0]]))
+
+
+def test_boxes_are_clipped_to_the_image():
+    assert clipped(torch.tensor([[-5.0, -5, 30, 40]]), height=20, width=25).tolist() == [[0, 0, 25, 20]]
+
+
+def loss_by_rows(deltas, proposals, matched, labels, regress):
+    total, count = 0.0, 0
+    for i, label in enumerate(labels.tolist()):
+        count += label >= 0
+        if regress[i]:
+            aim = encode(matched[i : i + 1], proposals[i : i + 1])[0]
+            columns = [0] if deltas.shape[1] == 1 or label < 2 else [0, label - 1]
+            total += sum(smooth_l1_loss(deltas[i, c], aim, beta=1 / 9, reduction="sum") for c in columns)
+    return total / count
+
+
+@pytest.mark.parametrize("columns", [1, 4])
+def test_box_loss_equals_loops(columns):
+    labels = torch.tensor([2, 4, UNKNOWN, UNKNOWN, BACKGROUND, -1, 3])
+    regress = torch.tensor([True, True, True, False, False, False, True])  # an oracle's unknown, a pseudo-unknown
+    deltas, proposals, matched = torch.randn(7, columns, 4), boxes(7), boxes(7)
+    found = box_loss(deltas, proposals, matched, labels, regress)
+    torch.testing.assert_close(found, loss_by_rows(deltas, proposals, matched, labels, regress))
+
+
+def test_rows_without_a_box_give_no_gradient_even_without_area():
+    deltas = torch.randn(3, 4, 4, requires_grad=True)
+    proposals = torch.tensor([[0.0, 0, 10, 10], [5, 5, 5, 5], [5, 5, 5, 9]])
+    labels, regress = torch.tensor([2, BACKGROUND, UNKNOWN]), torch.tensor([True, False, False])
+    box_loss(deltas, proposals, proposals, labels, regress).backward()
+    assert deltas.grad.isfinite().all()
+    assert (deltas.grad.abs().sum(dim=2) > 0).tolist() == [[True, True, False, False], [False] * 4, [False] * 4]
+
+
+def test_the_box_loss_of_two_processes_is_that_of_one(tmp_path):
+    deltas, proposals, matched = torch.randn(8, 4, 4), boxes(8), boxes(8)
+    labels = torch.tensor([2, 3, 4, BACKGROUND, BACKGROUND, -1, -1, 2])
+    regress = labels > 0
+
+    def loss(rank):
+        mine = slice(rank * 4, rank * 4 + 4)
+        return box_loss(*(x[mine] for x in (deltas, proposals, matched, labels, regress)))
+
+    both = in_processes(loss, tmp_path)
+    torch.testing.assert_close((both[0] + both[1]) / 2, box_loss(deltas, proposals, matched, labels, regress))
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_growing_keeps_old_weights_and_equals_starting_large(per_class):
+    predictor = RegionPredictor(16, 3, per_class_boxes=per_class, seed=5)
+    x = torch.randn(4, 16)
+    before = {name: value.clone() for name, value in predictor.state_dict().items()}
+    logits, deltas = predictor(x)
+    predictor.grow(2)
+    more, more_deltas = predictor(x)
+    assert more.shape == (4, 7)
+    assert more_deltas.shape == (4, 6 if per_class else 1, 4)
+    torch.testing.assert_close(more[:, :5], logits)
+    torch.testing.assert_close(more_deltas[:, : deltas.shape[1]], deltas)
+    large = RegionPredictor(16, 5, per_class_boxes=per_class, seed=5).state_dict()
+    for name, value in predictor.state_dict().items():
+        assert torch.equal(value[: len(before[name])], before[name])
+        assert torch.equal(value, large[name])
+    assert not torch.equal(RegionPredictor(16, 3, seed=6).classify.weight, before["classify.weight"])
+
+
+def test_new_rows_may_start_from_unknown():
+    predictor = RegionPredictor(16, 3, seed=5)
+    with torch.no_grad():
+        predictor.classify.bias[UNKNOWN] = 0.7
+    predictor.grow(1, from_unknown=True)
+    assert torch.equal(predictor.classify.weight[5], predictor.classify.weight[UNKNOWN])
+    assert predictor.classify.bias.tolist() == pytest.approx([0, 0.7, 0, 0, 0, 0.7])
+
+
+def test_initial_spread_is_that_of_fast_rcnn():
+    predictor = RegionPredictor(2000, 30, per_class_boxes=True)
+    assert predictor.classify.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    assert predictor.regress.weight.std().item() == pytest.approx(0.001, rel=0.02)
+    with pytest.raises(ValueError, match="at least one known class"):
+        RegionPredictor(16, 0)

@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from detection.openworld.decision import detections_of, is_unknown, known_score, unknown_score, verdicts
+from detection.structures import UNKNOWN, Regions
+from detection.training.recipe import DecisionSettings
+
+P = torch.tensor([[0.1, 0.2, 0.6, 0.1], [0.5, 0.3, 0.1, 0.1]])
+
+
+def test_unknown_by_posterior_or_by_the_classifier():
+    assert is_unknown(P, None).tolist() == [False, True]
+    assert is_unknown(P, torch.tensor([0.6, 0.2])).tolist() == [True, True]
+    assert is_unknown(P, torch.tensor([0.5, 0.2])).tolist() == [False, True]
+
+
+def test_scores():
+    assert known_score(P).tolist() == pytest.approx([0.6, 0.1])
+    assert unknown_score(P, torch.zeros(2), None).tolist() == pytest.approx([0.2, 0.3])
+    expected = [0.8 * (0.5 * 0.9) ** 0.5, 0.4 * (0.5 * 0.5) ** 0.5]
+    assert unknown_score(P, torch.zeros(2), torch.tensor([0.8, 0.4])).tolist() == pytest.approx(expected)
+    least = unknown_score(torch.tensor([[1.0, 0, 0]]), torch.tensor([-50.0]), torch.ones(1))
+    assert least.tolist() == [0.0]
+
+
+def test_one_verdict_a_region():
+    decided = verdicts(P.log(), torch.zeros(2), torch.tensor([0.9, 0.4]))
+    assert decided.labels.tolist() == [UNKNOWN, UNKNOWN]
+    decided = verdicts(P.log(), torch.zeros(2), None)
+    assert decided.labels.tolist() == [2, UNKNOWN]
+    assert decided.scores.tolist() == pytest.approx([0.6, 0.3])
+    assert decided.posteriors.tolist() == pytest.approx([0.25, 0.75])  # .2 against .6, .3 against .1
+
+
+def regions(logits, boxes=None):
+    n = len(logits)
+    place = torch.arange(n).float()[:, None] * 100
+    corners = torch.cat([place, place, place + 10, place + 10], dim=1)
+    boxes = torch.stack([corners, corners + 1, corners + 2], dim=1) if boxes is None else boxes
+    return Regions(corners, torch.zeros(n), boxes, torch.tensor(logits).float(), torch.randn(n, 5))
+
+
+def found(image, **settings):
+    decided = verdicts(image.logits, image.objectness, None)
+    return detections_of(image, decided, torch.arange(float(len(image.logits))), DecisionSettings(**settings))
+
+
+def test_unknown_boxes_take_the_class_agnostic_column_and_known_ones_their_own():
+    image = regions([[0, 9, 0, 0], [0, 0, 8, 0], [0, 0, 0, 7]])
+    result = found(image)
+    assert result.labels.tolist() == [UNKNOWN, 2, 3]
+    expected = torch.stack([image.boxes[0, 0], image.boxes[1, 1], image.boxes[2, 2]])
+    assert torch.equal(result.boxes, expected)
+    assert torch.equal(result.embeddings, image.features)
+    assert result.energies.tolist() == [0, 1, 2]
+    agnostic = found(regions([[0, 9, 0, 0], [0, 0, 8, 0]], regions([[0, 9, 0, 0], [0, 0, 8, 0]]).boxes[:, :1]))
+    assert agnostic.boxes[:, 0].tolist() == [0, 100]
+
+
+def test_what_is_below_the_floor_or_has_no_area_is_dropped():
+    image = regions([[0, 9, 0, 0], [9.0, 0, 2, 0], [0, 0, 8, 0]])
+    assert len(found(image, score_floor=0.05)) == 2
+    assert len(found(image, score_floor=0.0)) == 3
+    image.boxes[2, 1, 2] = image.boxes[2, 1, 0]
+    assert found(image).labels.tolist() == [UNKNOWN]
+    assert len(found(regions([[0, 9, 0, 0]] * 9), per_image=4)) == 4
