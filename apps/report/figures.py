@@ -1,4 +1,4 @@
-"""The figures of pretraining reports. Each takes plain numbers or images and returns a matplotlib figure."""
+"""The figures of pretraining reports, and the look of all. Each takes plain numbers or images and returns a figure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,13 +11,17 @@ INK, SOFT, MARK, WARM = "#1c2430", "#8a95a3", "#0b6e69", "#c2571a"
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
+    return figure, tidy(figure.add_subplot())
+
+
+def tidy(axes: Axes) -> Axes:
+    """The look of all axes: no frame, soft lines, readable figures."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(SOFT)
     axes.tick_params(colors=INK, labelsize=9)
     axes.grid(axis="y", color="#e6eaef", linewidth=0.8)
     axes.set_axisbelow(True)
-    return figure, axes
+    return axes
 
 
 def curve(

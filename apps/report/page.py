@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+from PIL import Image
 
 from sslcore.storage.files import write_text
 
@@ -30,8 +31,15 @@ class Page:
     def section(self, heading: str) -> None:
         self.sections.append({"heading": heading, "blocks": []})
 
+    def subheading(self, text: str) -> None:
+        self._add(kind="subheading", text=text)
+
     def text(self, text: str) -> None:
         self._add(kind="text", text=text)
+
+    def link(self, text: str, file: str) -> None:
+        """A line that leads to another page, a file relative to this one."""
+        self._add(kind="link", text=text, file=file)
 
     def alert(self, text: str) -> None:
         """A paragraph that stands out: something that needs the reader's attention."""
@@ -48,7 +56,12 @@ class Page:
 
     def figures(self, *figures: tuple[Figure, str]) -> None:
         """Figures with captions, side by side where there is room."""
-        self._add(kind="figures", figures=[_embed(figure, caption) for figure, caption in figures])
+        self._add(kind="figures", photos=False, figures=[_embed(figure, caption) for figure, caption in figures])
+
+    def pictures(self, *pictures: tuple[Image.Image, str]) -> None:
+        """Photographs with captions, side by side, each as wide as it is in pixels."""
+        shown = [_photograph(picture, caption) for picture, caption in pictures]
+        self._add(kind="figures", photos=True, figures=shown)
 
     def write(self, path: Path) -> None:
         environment = Environment(
@@ -65,4 +78,11 @@ def _embed(figure: Figure, caption: str) -> dict[str, Any]:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"data": data, "caption": caption, "width": round(figure.get_figwidth() * 96)}
+    return {"type": "png", "data": data, "caption": caption, "width": round(figure.get_figwidth() * 96)}
+
+
+def _photograph(picture: Image.Image, caption: str) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, format="JPEG", quality=90)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return {"type": "jpeg", "data": data, "caption": caption, "width": picture.width}
