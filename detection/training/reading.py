@@ -6,6 +6,8 @@ never comes back can be blamed on a file.
 """
 
 import multiprocessing
+import time
+import warnings
 from collections.abc import Iterator, Sequence
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
@@ -25,6 +27,8 @@ IN_MEMORY = 2 << 30
 """Bytes of pixels up to which this process reads all files itself, and can keep them."""
 TIMEOUT = 120
 """Seconds without an answer after which a worker is given up."""
+
+_POLL = 2.0  # seconds between two looks at the workers
 
 Pixels = npt.NDArray[np.uint8]
 File = tuple[Path, tuple[int, int] | None]
@@ -100,22 +104,36 @@ class Reader:
     def _from_workers(self, jobs: Sequence[Sequence[int]]) -> Iterator[list[Tensor]]:
         opened = RawArray("q", [-1] * self.workers)  # whoever reads marks the file here; -1: none
         files = {number: self.files[number] for number in sorted({number for job in jobs for number in job})}
-        loader: DataLoader[Any] = DataLoader(
-            _Reading(jobs, files, opened), batch_size=None, collate_fn=_as_it_is, num_workers=self.workers,
-            timeout=self.timeout, multiprocessing_context=_context(), prefetch_factor=2,
-        )  # fmt: skip
-        batches = iter(loader)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create")  # how many is the recipe's choice
+            loader: DataLoader[Any] = DataLoader(
+                _Reading(jobs, files, opened), batch_size=None, collate_fn=_as_it_is, num_workers=self.workers,
+                timeout=min(_POLL, self.timeout), multiprocessing_context=_context(), prefetch_factor=2,
+            )  # fmt: skip
+            batches = iter(loader)
         for job in jobs:
-            try:
-                read = next(batches)
-            except RuntimeError as error:  # torch's word for a worker that died or kept silent
-                raise DataError(self._lost(opened, job, error)) from error
+            read = self._next(batches, job, opened)
             if isinstance(read, str):
                 raise DataError(read)
             yield [torch.from_numpy(pixels) for pixels in read]
 
-    def _lost(self, opened: Sequence[int], job: Sequence[int], error: Exception) -> str:
-        what = f"did not answer for {self.timeout:g} seconds" if "timed out" in str(error) else "died"
+    def _next(self, batches: Any, job: Sequence[int], opened: Sequence[int]) -> Any:
+        """The next result. torch looks whether its workers live only when it has waited in vain: so it waits in short
+        spells."""
+        end = time.monotonic() + self.timeout
+        while True:
+            try:
+                return next(batches)
+            except RuntimeError as error:  # torch's word for a worker that died or kept silent
+                silent = "timed out" in str(error)
+                if silent and time.monotonic() < end:
+                    continue
+                for worker in getattr(batches, "_workers", ()):  # one that is stopped would not end by itself
+                    worker.kill()
+                raise DataError(self._lost(opened, job, silent)) from error
+
+    def _lost(self, opened: Sequence[int], job: Sequence[int], silent: bool) -> str:
+        what = f"did not answer for {self.timeout:g} seconds" if silent else "died"
         at = [show_path(self.files[number][0]) for number in opened if number >= 0]
         near = f"at {' or '.join(at)}" if at else f"near {show_path(self.files[job[0]][0])}"
         return (

@@ -49,10 +49,8 @@ def take_part(rank, port, path, recipe, data):
     """One of two processes, as a launcher starts them."""
     os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", NODE_RANK="0")
     os.environ.update(GROUP_RANK="0", TORCHELASTIC_RUN_ID="test", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    if rank == 0:
-        outcome = run_detection(path, recipe, data)
-    else:
-        outcome = detect_train(recipe, path, data=data, quiet=True)
+    first = rank == 0  # the others are given the path alone
+    outcome = run_detection(path, recipe, data) if first else detect_train(recipe, path, data=data, quiet=True)
     assert outcome.results["complete"] and len(outcome.results["by_task"]) == 2
     os._exit(0)
 

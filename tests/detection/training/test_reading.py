@@ -1,5 +1,6 @@
 """Images of batches: the same from memory, from this process and from workers; failures name the file."""
 
+import multiprocessing
 import os
 import signal
 
@@ -56,41 +57,17 @@ def test_an_image_of_another_size_than_annotated_is_refused(files):
         read_pixels(files[0][0], (6, 4))
 
 
-def test_a_worker_that_dies_is_blamed_on_its_file(files, tmp_path):
-    pipe = tmp_path / "pipe.png"
-    Image.new("RGB", (4, 4)).save(pipe)
-    reader = Reader([*files, (pipe, (4, 4))], workers=1, small=0, timeout=60)
-    reader_jobs = [[0]] * 2 + [[5]]
-    batches = reader.read(_Killing(reader_jobs))
+@pytest.mark.parametrize(
+    ("sent", "says"), [(signal.SIGKILL, "died, (at|near)"), (signal.SIGSTOP, "did not answer for 3 seconds, (at|near)")]
+)
+def test_a_worker_that_dies_or_keeps_silent_is_blamed_on_a_file(files, sent, says):
+    before = set(multiprocessing.active_children())
+    batches = Reader(files, workers=1, small=0, timeout=3 if sent == signal.SIGSTOP else 60).read(JOBS * 20)
     next(batches)
-    with pytest.raises(DataError, match=r"a process that reads images died, (at|near) .*0.png"):
+    (worker,) = set(multiprocessing.active_children()) - before
+    os.kill(worker.pid, sent)
+    with pytest.raises(DataError, match=rf"a process that reads images {says} .*png; look at that file"):
         for _ in batches:
             pass
-
-
-class _Killing(list):
-    """Jobs of which the third kills whoever reads it."""
-
-    def __getitem__(self, index):
-        import torch.utils.data
-
-        if index == 1 and torch.utils.data.get_worker_info() is not None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__getitem__(index)
-
-
-def test_a_worker_that_keeps_silent_is_given_up(files):
-    reader = Reader(files, workers=1, small=0, timeout=4)
-    with pytest.raises(DataError, match="did not answer for 4 seconds"):
-        list(reader.read(_Silent(JOBS)))
-
-
-class _Silent(list):
-    def __getitem__(self, index):
-        import time
-
-        import torch.utils.data
-
-        if torch.utils.data.get_worker_info() is not None:
-            time.sleep(600)
-        return super().__getitem__(index)
+    worker.join(5)
+    assert not worker.is_alive()

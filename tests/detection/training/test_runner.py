@@ -1,0 +1,183 @@
+"""Whole runs: what they leave, baselines, and what they say of odd data."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from support.drawn import TASKS, drawn_recipe
+from support.runs import run_detection
+
+from detection.structures import FIRST_KNOWN
+from detection.tasks import TaskSet
+from detection.training.layout import read_json
+from detection.training.model import recipe_of, restore_engine, tasks_of
+from detection.training.runner import STAGES, Chain, detect_train
+from sslcore.errors import CheckpointError, ConfigError, DataError
+from sslcore.storage import read_metrics
+
+QUICK = {"first": {"steps": 2}, "later": {"steps": 2}, "finetune": {"steps": 1}}
+
+
+def test_a_run_leaves_one_file_with_everything(whole):
+    folder, outcome = whole
+    results = read_json(folder / "results.json")
+    assert results["complete"] and results["seed"] == 3 and results["surroundings"]["versions"]["torch"]
+    assert results["tasks"] == TASKS.to_dict() and [each["task"] for each in results["by_task"]] == [1, 2]
+    first, second = results["by_task"]
+    assert first["strict"]["map_previous"] is None and second["strict"]["map_previous"] is not None
+    assert second["strict"]["mode"] == "strict" and second["ore"]["mode"] == "ore"
+    assert set(second["purity"]) == {"train", "finetune"} == set(second["loss"])
+    chosen = second["purity"]["train"]["chosen"]
+    assert chosen["count"] > 0 and sum(v for k, v in chosen.items() if k != "count") == pytest.approx(1)
+    assert second["exemplars"] == {"red": 4, "green": 4, "blue": 4, "yellow": 4}
+    assert second["fit"]["status"].startswith("Unknown objects are told by")
+    assert results["forgetting"]["strict"]["map_by_task"][1] is not None
+    assert outcome.steps == 6 + 6 + 4 and outcome.results["by_task"] == results["by_task"]
+    energies = read_json(folder / "tasks/2/energies.json")
+    assert len(energies["samples"]["unknown"]) == energies["unknown_count"] > 0 and energies["curves"]["log_ratio"]
+
+
+def test_metrics_tell_losses_rates_and_purity_over_time(whole):
+    lines = read_metrics(whole[0])
+    steps = [line["step"] for line in lines]
+    assert steps == sorted(steps) and steps[-1] == 6 + 1 + 6 + 4 + 1
+    train = [line for line in lines if line["stage"] == "train"]
+    assert {"loss", "objectness", "classification", "boxes", "clustering", "learning_rate"} <= set(train[0])
+    assert "purity" in train[-1] and "purity" not in train[0]
+    assert [line["task"] for line in lines if line["stage"] == "evaluate"] == [1, 2]
+    assert list((whole[0] / "tensorboard").glob("events*"))
+
+
+def test_a_checkpoint_suffices_to_build_the_detector_anew(whole, drawn):
+    folder, outcome = whole
+    model = folder / "tasks/2/model"
+    engine, info = restore_engine(model)
+    assert info["labels"] == list(TASKS.label_names(2)) and info["task"] == 2 and info["data"] == drawn.fingerprint
+    assert tasks_of(info, model) == TASKS and recipe_of(model) == drawn_recipe()
+    for name, value in outcome.engine.state_dict().items():
+        assert torch.equal(engine.state_dict()[name], value), name
+    image = torch.rand(3, 64, 64)
+    assert torch.equal(engine.eval().predict([image])[0].scores, outcome.engine.predict([image])[0].scores)
+    longer = TASKS.with_task(["pink"])
+    assert restore_engine(model, tasks=longer)[1]["task"] == 2  # a task set that goes on is no other
+    with pytest.raises(CheckpointError, match="do not fit the recipe's detector"):
+        restore_engine(model, recipe=drawn_recipe(network={"representation": 8}))
+
+
+def test_without_a_run_directory_nothing_is_written(tmp_path, drawn, monkeypatch, whole):
+    monkeypatch.chdir(tmp_path)
+    outcome = detect_train(drawn_recipe(), None, data=drawn, quiet=True, say=lambda sentence: None)
+    assert list(tmp_path.iterdir()) == [] and outcome.results["complete"] and outcome.checkpoint is None
+    for name, value in whole[1].engine.state_dict().items():
+        assert torch.equal(outcome.engine.state_dict()[name], value), name
+
+
+def test_steps_of_the_run_are_counted_over_stages(drawn):
+    chain = Chain(drawn_recipe(), drawn, None, quiet=True, say=print)
+    found = [chain.offset(task, stage) for task in (1, 2, 3) for stage in STAGES]
+    assert found == [0, 6, 6, 6, 7, 13, 17, 17, 18, 24, 28, 28]
+
+
+PLAIN = {"unknowns": {"per_image": 0}, "clustering": {"loss": "none"}, "decision": {"fit": "none"}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {**PLAIN, "finetune": {"steps": 0}, "replay": {"policy": "none", "share": 0.5}},
+        {**PLAIN},
+        {"labels": "oracle", "unknowns": {"per_image": 0}, "decision": {"fit": "oracle"}},
+        {"unknowns": {"compat": "ore", "start": 0}, "clustering": {"compat": "ore", "loss": "hinge", "start": 0}},
+        {"decision": {"score": "max_probability"}, "precision": "bf16", "clip_norm": 0, "tasks": 1},
+    ],
+)
+def test_baselines_and_single_parts_are_recipes(tmp_path, drawn, changes):
+    recipe = drawn_recipe(**{**QUICK, **{k: {**QUICK[k], **v} if k in QUICK else v for k, v in changes.items()}})
+    outcome = run_detection(tmp_path / "run", recipe, drawn)
+    tasks = recipe.tasks or 2
+    last = outcome.results["by_task"][-1]
+    assert outcome.results["complete"] and last["task"] == tasks
+    assert (tmp_path / f"run/tasks/{tasks}/finetune").exists() == (tasks == 2 and recipe.finetune.steps > 0)
+    fitted = last["fit"]["fit"] != "none" and last["fit"]["kind"] != "none"
+    assert outcome.engine.head.scorer.fitted == fitted and last["fit"]["fit"] == recipe.decision.fit
+    assert all(math.isfinite(value) for stage in last["loss"].values() for value in stage.values())
+    if not recipe.unknowns.per_image:
+        assert last["purity"]["train"] is None and not (tmp_path / "run/tasks/2/previous.json").exists()
+    if recipe.replay.policy == "none":
+        assert last["exemplars"] == {}
+
+
+def test_it_learns_what_is_easy_to_see(tmp_path, drawn):
+    recipe = drawn_recipe(
+        tasks=1, first={"steps": 150, "lr": 0.05, "schedule": "cosine"}, unknowns={"start": 0.5},
+        network={"width": 8, "representation": 64}, checkpoint_every=100,
+    )  # fmt: skip
+    outcome = run_detection(tmp_path / "run", recipe, drawn)
+    losses = [line["loss"] for line in read_metrics(tmp_path / "run") if line["stage"] == "train"]
+    assert losses[-1] < 0.5 * losses[0]
+    assert outcome.results["by_task"][0]["strict"]["map_current"] > 0.2
+
+
+# --- odd data
+
+
+def without(annotations, *kinds):
+    """The same set without the boxes of some classes."""
+    gone = np.isin(annotations.box_category, [annotations.categories.index(kind) for kind in kinds])
+    names = ("box_image", "boxes", "box_category", "crowd", "difficult", "area", "box_ids")
+    return replace(annotations, **{name: getattr(annotations, name)[~gone] for name in names})
+
+
+def test_a_class_without_a_training_sample_is_named_and_the_rest_learnt(tmp_path, drawn):
+    said = []
+    data = replace(drawn, trains=(without(drawn.train(1), "green"), drawn.train(2)))
+    outcome = run_detection(tmp_path / "run", drawn_recipe(**QUICK), data, say=said)
+    assert outcome.results["complete"] and "green" not in outcome.results["by_task"][1]["exemplars"]
+    assert any("task 1: no training sample of green" in sentence for sentence in said)
+
+
+def test_training_sets_with_nothing_to_learn_are_refused(tmp_path, drawn):
+    data = replace(drawn, trains=(without(drawn.train(1), "red", "green"), drawn.train(2)))
+    with pytest.raises(DataError, match=r"train_1.json has no box of any class of task 1 \(red, green\)"):
+        run_detection(tmp_path / "a", drawn_recipe(**QUICK), data)
+    data = replace(drawn, trains=(drawn.train(1).select([]), drawn.train(2)))
+    with pytest.raises(DataError, match="has no image to learn task 1 from"):
+        run_detection(tmp_path / "b", drawn_recipe(**QUICK), data)
+
+
+@pytest.mark.parametrize("fit", ["known", "oracle"])
+def test_validation_images_without_a_known_box_end_in_a_sentence(tmp_path, drawn, fit):
+    said = []
+    data = replace(
+        drawn, val=without(drawn.val, "red", "green", *(("blue", "yellow", "grey") if fit != "known" else ()))
+    )
+    recipe = drawn_recipe(**QUICK, tasks=1, decision={"fit": fit})
+    outcome = run_detection(tmp_path / "run", recipe, data, say=said)
+    assert outcome.results["complete"] and any("too few to fit" in sentence for sentence in said)
+    summary = read_json(tmp_path / "run/tasks/1/energies.json")
+    assert summary["known_count"] == 0
+    found = outcome.engine.predict([torch.rand(3, 64, 64)])[0]
+    assert bool(found.scores.isfinite().all())
+
+
+def test_an_image_that_is_gone_is_named(tmp_path, drawn):
+    images = tuple(replace(image, file_name=f"gone/{image.file_name}") for image in drawn.train(1).images)
+    data = replace(drawn, trains=(replace(drawn.train(1), images=images), drawn.train(2)))
+    with pytest.raises(DataError, match=r"gone/train_1_\d+.png"):
+        run_detection(tmp_path / "run", drawn_recipe(**QUICK), data)
+
+
+def test_more_tasks_than_there_are_are_refused(drawn):
+    with pytest.raises(ConfigError, match="3 is more than the 2 of drawn"):
+        detect_train(drawn_recipe(tasks=3), None, data=drawn, quiet=True)
+
+
+def test_one_file_for_all_tasks_leaves_out_images_without_a_label(tmp_path, drawn):
+    tasks = TaskSet("drawn", (("red", "green"), ("blue", "yellow")))
+    data = replace(drawn, tasks=tasks, trains=(drawn.train(1), drawn.train(1)))
+    chain = Chain(drawn_recipe(**QUICK), data, None, quiet=True, say=print)
+    labeled = chain.lessons._current(2)
+    assert 0 < len(labeled) < 12 and len(np.unique(labeled.box_image)) == len(labeled)
+    assert (labeled.labels >= FIRST_KNOWN + 2).all()
