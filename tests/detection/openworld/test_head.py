@@ -1,8 +1,9 @@
 import pytest
 import torch
 from support.processes import in_processes
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from detection.openworld.boxes import decode
+from detection.openworld.boxes import box_loss, decode
 from detection.openworld.head import OpenWorldHead
 from detection.openworld.region_predictor import RegionPredictor
 from detection.structures import UNKNOWN, Detections, Regions, Target
@@ -167,6 +168,32 @@ def test_two_processes_train_as_one(loss, tmp_path):
     for _, other_weight, other_prototypes in both:
         torch.testing.assert_close(other_weight, weight, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(other_prototypes, prototypes, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "infonce"])
+@pytest.mark.parametrize("compat", [None, "ore"])
+def test_a_training_step_reads_no_value_back_from_the_device(loss, compat):
+    # Tensors without values, which say that they lie on a GPU: whatever waits for a number raises.
+    with FakeTensorMode():
+        head = made(clustering={"loss": loss}, unknowns={"compat": compat}).to("cuda")
+        aim = Target(
+            torch.empty(3, 4, device="cuda"),
+            torch.empty(3, dtype=torch.int64, device="cuda"),
+            torch.empty(3, dtype=torch.bool, device="cuda"),
+            7,
+        )
+        given = torch.empty(60, 4, device="cuda"), torch.empty(60, device="cuda"), aim
+        for step in range(4):
+            sample = labelled(head, given, step=step, previous=[torch.empty(5, 4, device="cuda")])[0]
+            n = len(sample.labels)
+            features = torch.empty(n, DIM, device="cuda", requires_grad=True)
+            logits = torch.empty(n, 5, device="cuda", requires_grad=True)
+            head.losses(features, logits, sample.labels)
+            deltas = torch.empty(n, 4, 4, device="cuda")
+            box_loss(deltas, sample.boxes, sample.matched, sample.labels, sample.regress)
+            head.remember(features, sample.labels)
+        with pytest.raises(DataDependentOutputException):
+            bool(features.sum() > 0)
 
 
 # --- inference ------------------------------------------------------------------------------------------------------
