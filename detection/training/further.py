@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detection.data.annotations import AnnotationSet
+from detection.data.categories import with_categories
 from detection.data.openworld import OpenWorldData, open_files
 from detection.data.results import write_coco
 from detection.discovery.learning import Lesson, learn
@@ -147,7 +148,8 @@ def _write_data(standing: Standing, lesson: Lesson, folder: Path, common: Path) 
     lesson.tasks.save(folder / TASKS)
     names = [*(f"train_{task}.json" for task in range(1, lesson.task + 1)), "val.json", "test.json"]
     for name, annotations in zip(names, _sets(standing, lesson), strict=True):
-        write_coco(folder / name, _below(annotations, common))
+        known = with_categories(annotations, lesson.tasks.classes, unknown_id=lesson.tasks.unknown_id)
+        write_coco(folder / name, _below(known, common))
     *train, val, test = (str(folder / name) for name in names)
     return open_files(lesson.tasks, train, val, test, common).fingerprint
 

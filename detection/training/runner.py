@@ -30,7 +30,7 @@ from detection.training.processes import agreed, bring_together, check_machine, 
 from detection.training.purity import Truth
 from detection.training.reading import Reader
 from detection.training.recipe import DetectionRecipe, StageSettings
-from detection.training.stage import StageOutcome, train_stage
+from detection.training.stage import StageOutcome, tensorboard, train_stage
 from sslcore.distributed import rank, world_size
 from sslcore.errors import CheckpointError, ConfigError
 from sslcore.random import hash_seed
@@ -331,13 +331,17 @@ class Chain:
         exemplars = self.lessons.counts(task)
         measured = agreed(self._measure(task, found, seconds, exemplars) if rank() == 0 else None)
         self._record(task, "evaluate", measured)
-        if self.run is not None:
-            self.run.log_metrics(
-                self.offset(task, "evaluate") + 1, task=task, stage="evaluate", **results.headline(measured)
-            )
+        self._log(self.offset(task, "evaluate") + 1, task, results.headline(measured))
         self.layout.write(task, "results.json", measured)
         if self.layout.writes:
             results.write(self.layout, self._together())
+
+    def _log(self, step: int, task: int, figures: dict[str, float]) -> None:
+        if self.run is not None:
+            self.run.log_metrics(step, task=task, stage="evaluate", **figures)
+        if self.layout.writes and (logger := tensorboard(self.layout, step - 1)):
+            logger.log_metrics(figures, step=step)
+            logger.finalize("success")
 
     def _detections(self, task: int) -> list[dict[str, Any]]:
         """COCO results of the test images; the embeddings of some of the objects go to a file."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -104,7 +104,7 @@ def train_stage(
         if folder is not None:
             saver = Checkpoints(folder, every=recipe.checkpoint_every, keep=recipe.keep_checkpoints, signals=signals)
             callbacks.append(saver)  # last: what the others do belongs to the step that is saved
-        trainer = build_trainer(recipe, callbacks, _logger(layout, place.offset + done))
+        trainer = build_trainer(recipe, callbacks, tensorboard(layout, place.offset + done))
         trainer.fit(module, ckpt_path=str(start) if start else None)
     if layout.writes and folder is not None and trainer.global_step == settings.steps:
         prune_checkpoints(folder, keep=1)  # of a finished stage the last is all that is wanted
@@ -132,8 +132,8 @@ def _start(folder: Path | None, place: Place, say: Say) -> Path | None:
     return Path(found) if found else None
 
 
-def _logger(layout: Layout, done: int) -> Any:
-    # What was written after the step that is resumed does not count.
+def tensorboard(layout: Layout, done: int) -> TensorBoardLogger | Literal[False]:
+    """Lightning's logger; what was written after step `done` of the run does not count. False without a folder."""
     if layout.folder is None:
         return False
     return TensorBoardLogger(layout.folder, name="tensorboard", version="", purge_step=done or None)

@@ -1,0 +1,118 @@
+"""Rates, the order of a step, and what lies under pseudo-unknowns."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from support.drawn import TASKS, drawn_recipe
+
+from detection.data.views import train_view
+from detection.openworld.purity import KINDS
+from detection.structures import FIRST_KNOWN, Detections
+from detection.training.layout import Layout
+from detection.training.module import rate_factor
+from detection.training.previous import previous_boxes
+from detection.training.purity import Truth, count_kinds, shares
+from detection.training.recipe import StageSettings
+from detection.training.runner import Chain
+from detection.training.samples import Part, Plan, TrainingSet, every_image
+
+
+def test_the_rate_rises_then_drops_at_milestones():
+    settings = StageSettings(steps=100, warmup=4, schedule="steps", milestones=[0.5, 0.8])
+    found = [rate_factor(step, settings) for step in (0, 1, 3, 4, 49, 50, 79, 80, 99)]
+    assert found == pytest.approx([0.25, 0.5, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_the_rate_rises_then_follows_a_cosine():
+    settings = StageSettings(steps=20, warmup=10, schedule="cosine")
+    assert [rate_factor(step, settings) for step in (0, 9, 10, 15, 20)] == pytest.approx([0.1, 1, 1, 0.5, 0])
+    assert rate_factor(1, StageSettings(steps=2, warmup=100)) == 1  # a warm-up longer than the stage is cut
+
+
+def test_memory_is_written_after_the_optimisers_step(drawn, monkeypatch):
+    recipe = drawn_recipe(first={"steps": 2}, tasks=1)
+    chain = Chain(recipe, drawn, None, quiet=True, say=lambda sentence: None)
+    engine, order = chain._any_engine(), []
+    weight = engine.predictor.classify.weight
+    remember, losses = engine.head.remember, engine.losses
+
+    def watched(*args):
+        order.append(("remember", weight.detach().clone()))
+        assert not any(each.requires_grad for each in args) and not torch.is_grad_enabled()
+        remember(*args)
+
+    def watched_losses(*args, **kwargs):
+        order.append(("losses", weight.detach().clone()))
+        assert engine.training and 0 <= kwargs["progress"] < 1
+        return losses(*args, **kwargs)
+
+    monkeypatch.setattr(engine.head, "remember", watched)
+    monkeypatch.setattr(engine, "losses", watched_losses)
+    chain.go(until=(1, "train"))
+    assert [name for name, _ in order] == ["losses", "remember"] * 2
+    assert not torch.equal(order[0][1], order[1][1]) and torch.equal(order[1][1], order[2][1])
+
+
+def test_an_exemplar_is_as_it_was_chosen_whatever_the_batch_wants(drawn):
+    """Labels of the train stage of task 2: the current classes in current images, known ones in exemplars' images."""
+    chain = Chain(drawn_recipe(), drawn, None, quiet=True, say=lambda sentence: None)
+    place = SimpleNamespace(task=2, stage="train", seed=5)
+    images, plan = chain.lessons.of(place, chain.recipe.later)
+    assert [part.count for part in plan.parts] == [3, 1]
+    current, old = images.sets
+    assert set(current.labels.tolist()) <= {FIRST_KNOWN + 2, FIRST_KNOWN + 3} and len(current) == 12
+    assert set(old.labels.tolist()) >= {FIRST_KNOWN, FIRST_KNOWN + 1} and len(old) <= 8
+    assert all(plan.batch(step)[3] >= 12 for step in range(6))
+    place.stage = "finetune"
+    images, plan = chain.lessons.of(place, chain.recipe.finetune)
+    assert len(images.sets) == 2 and plan.batch_size == 4 and len(plan.parts) == 1
+
+
+def test_truth_knows_what_training_does_not_see(drawn):
+    annotations = replace(
+        drawn.train(2), distractor_image=np.array([0, 3]), distractors=np.array([[0.0, 0, 9, 9], [1.0, 1, 8, 8]])
+    )
+    truth = Truth(TrainingSet([train_view(annotations, TASKS, 2)]), TASKS, 2)
+    boxes, kinds = truth.of(3)
+    rows = np.flatnonzero(annotations.box_image == 3)
+    of = {"red": 1, "green": 1, "blue": 2, "yellow": 2, "grey": 0}
+    assert kinds.tolist() == [*(of[annotations.categories[c]] for c in annotations.box_category[rows]), 3]
+    assert boxes[-1].tolist() == [1, 1, 8, 8] and len(boxes) == len(rows) + 1
+
+
+def test_kinds_are_counted_by_best_overlap():
+    truth, kinds = torch.tensor([[0.0, 0, 10, 10], [20.0, 0, 30, 10]]), torch.tensor([0, 3])
+    boxes = torch.tensor([[0.0, 0, 10, 9], [20.0, 0, 30, 10], [40.0, 0, 50, 10], [0.0, 0, 10, 4.9], [0.0, 0, 10, 5]])
+    counted = torch.tensor([True, True, True, True, True])
+    assert count_kinds(boxes, counted, truth, kinds).tolist() == [2, 0, 0, 1, 2]
+    assert count_kinds(boxes, ~counted, truth, kinds).tolist() == [0] * 5
+    assert count_kinds(boxes, counted, truth[:0], kinds[:0]).tolist() == [0, 0, 0, 0, 5]
+    assert shares(torch.tensor([1, 0, 0, 0, 3])) == {
+        "count": 4, "unknown": 0.25, "old": 0, "current": 0, "distractor": 0, "background": 0.75,
+    }  # fmt: skip
+    assert shares(torch.zeros(5, dtype=torch.int64))["unknown"] is None and len(KINDS) == 5
+
+
+def test_previous_boxes_are_those_called_known_and_are_looked_for_once(tmp_path, drawn):
+    images = TrainingSet([train_view(drawn.train(2), TASKS, 2)])
+    plan = Plan((Part(every_image(images.sets[0]), 4),), seed=0, steps=2)
+
+    class Engine:
+        calls = 0
+
+        def predict(self, batch):
+            self.calls += len(batch)
+            one, none = torch.ones(2), torch.zeros(2, 0)
+            boxes = torch.tensor([[1.0, 2, 3, 4], [5.0, 6, 7, 8]])
+            return [Detections(boxes, torch.tensor([1, FIRST_KNOWN]), one, one, one, none) for _ in batch]
+
+    engine, layout = Engine(), Layout(tmp_path)
+    where = {"recipe": drawn_recipe(), "device": torch.device("cpu")}
+    used = set(plan.batch(0) + plan.batch(1))
+    for _ in range(2):
+        found = previous_boxes(engine, images, plan, layout, 2, **where)
+        assert engine.calls == len(used) == 8  # not those that no batch shows, and not again
+        assert all(boxes.tolist() == ([[5, 6, 7, 8]] if number in used else []) for number, boxes in enumerate(found))
