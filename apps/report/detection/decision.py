@@ -42,7 +42,8 @@ def write_decision(page: Page, run: DetectionRun) -> None:
         return
     page.figures(*figures)
     page.text(
-        "The dashed line is where the posterior is one half: what lies to its right counts as unknown. The upper half "
+        "The dashed line is where the posterior is one half: what lies to its right counts as unknown. It lies where "
+        "the curves cross only if the prior is one half, else nearer to the rarer kind. The upper half "
         "shows what the fit was made of, where regions taken for unknown are guesses; the lower half shows whether the "
         "line lies well. Background lies among the unknown because it looks like nothing known either: the energy does "
         "not tell objects from background, objectness does."
@@ -55,7 +56,8 @@ def _sentence(said: str) -> str:
 
 def _caption(task: int, fit: Mapping[str, Any], seen: Evidence | None) -> str:
     counts = f"{fit['known_count']:,} known and {fit['unknown_count']:,} unknown regions of validation images"
-    densities = " with the fitted densities" if (fit.get("curves") or {}).get("known_density") else ""
+    counts += f", for a prior of {fit['prior']:.2f} of being unknown"
+    densities = ", and the fitted densities" if (fit.get("curves") or {}).get("known_density") else ""
     if fit.get("threshold") is None:
         densities += "; the decision changes nowhere in this range"
     below = (

@@ -1,5 +1,6 @@
 """Pictures of test scenes with what was found in them, what was missed and what was wrong; drawn by lot."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,7 +22,8 @@ SIDE = 320
 """Longer side of a picture, in its own pixels and on the page: three stand side by side, with readable letters."""
 _MISS = "#ff2d55"
 
-KINDS: tuple[tuple[str, Callable[[Judgement], bool]], ...] = (
+Is = Callable[[Judgement], bool]
+KINDS: tuple[tuple[str, Is], ...] = (
     ("Unknown objects found", lambda j: j.count("found") > 0),
     ("Unknown objects there, and none found", lambda j: not j.count("found") and j.missed_unknown > 0),
     ("Unknown objects called something known (open-set errors)", lambda j: j.count("open-set") > 0),
@@ -29,7 +31,9 @@ KINDS: tuple[tuple[str, Callable[[Judgement], bool]], ...] = (
 )  # fmt: skip
 
 
-def write_scenes(page: Page, run: DetectionRun, task: int, *, each: int = EACH) -> None:
+def write_scenes(
+    page: Page, run: DetectionRun, task: int, *, each: int = EACH, kinds: Sequence[tuple[str, Is]] = KINDS
+) -> None:
     """Some pictures of each kind, and how frequent the kind is."""
     judgements = judge_images(run, task)
     if judgements is None or run.data is None:
@@ -43,7 +47,7 @@ def write_scenes(page: Page, run: DetectionRun, task: int, *, each: int = EACH) 
     )
     lot = np.random.default_rng(run.results["seed"]).permutation(len(judgements)).tolist()
     used: set[int] = set()
-    for name, is_one in KINDS:
+    for name, is_one in kinds:
         of_kind = [judgements[i] for i in lot if is_one(judgements[i])]
         fresh = [judgement for judgement in of_kind if judgement.image not in used][:each]
         used |= {judgement.image for judgement in fresh}
@@ -85,13 +89,12 @@ def as_detections(verdicts: Sequence[Verdict], scale: float = 1.0) -> Detections
     )
 
 
-def _dotted(pen: ImageDraw.ImageDraw, box: Sequence[int], *, gap: int = 6) -> None:
-    left, top, right, bottom = (box[0], box[1], box[2] - 2, box[3] - 2)
+def _dotted(pen: ImageDraw.ImageDraw, box: Sequence[int], *, gap: int = 7) -> None:
+    left, top, right, bottom = (box[0], box[1], box[2] - 3, box[3] - 3)
     along_x = [(x, y) for y in (top, bottom) for x in range(left, right, gap)]
     along_y = [(x, y) for x in (left, right) for y in range(top, bottom, gap)]
     for x, y in along_x + along_y:
-        pen.rectangle([x - 1, y - 1, x + 2, y + 2], fill="#ffffff")
-        pen.rectangle([x, y, x + 1, y + 1], fill=_MISS)
+        pen.rectangle([x, y, x + 2, y + 2], fill=_MISS)
 
 
 def caption(judgement: Judgement) -> str:
@@ -101,21 +104,21 @@ def caption(judgement: Judgement) -> str:
         return [verdict for verdict in judgement.verdicts if verdict.kind == kind]
 
     sentences = [
-        _listed("Named rightly", [v.name for v in of("known")]),
+        _listed("Named rightly", Counter(v.name for v in of("known"))),
         _listed("Unknown found", [f"{_said(v)} is a {v.truth}" for v in of("found")]),
         _listed("Open-set error", [f"{_said(v)} is an unknown {v.truth}" for v in of("open-set")]),
-        _listed("No object", [f"{_said(v)} on {v.truth}" for v in of("no object")]),
-        _listed("Wrong", [_wrong(v) for v in of("wrong")]),
-        _listed("Missed", [f"{name} (unknown)" if unknown else name for name, unknown, _ in judgement.missed]),
+        _listed("No object", Counter(f"unknown on {v.truth}" for v in of("no object"))),
+        _listed("Wrong", Counter(_wrong(v) for v in of("wrong"))),
+        _listed("Missed", Counter(f"{name} (unknown)" if unknown else name for name, unknown, _ in judgement.missed)),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
 def _wrong(verdict: Verdict) -> str:
     if verdict.name == verdict.truth:
-        return f"{_said(verdict)} a second time"
+        return f"{verdict.name} found once more"
     place = f"a {verdict.truth}" if verdict.truth not in ("background", "distractor") else verdict.truth
-    return f"{_said(verdict)} on {place}"
+    return f"{verdict.name} on {place}"
 
 
 def _said(verdict: Verdict) -> str:
@@ -123,5 +126,7 @@ def _said(verdict: Verdict) -> str:
     return f"{verdict.name} {value:.2f}" if np.isfinite(value) else verdict.name
 
 
-def _listed(what: str, parts: Sequence[str]) -> str:
-    return f"{what}: {', '.join(parts)}." if parts else ""
+def _listed(what: str, parts: Sequence[str] | Counter[str]) -> str:
+    counts = parts if isinstance(parts, Counter) else Counter(dict.fromkeys(parts, 1))
+    words = [part if count == 1 else f"{part} ({count} times)" for part, count in counts.items()]
+    return f"{what}: {', '.join(words)}." if words else ""
