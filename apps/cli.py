@@ -233,10 +233,19 @@ def doctor(arguments: Sequence[str]) -> int:
 
 
 def demo_options() -> Options:
-    parser = Options("surnia demo", "Pretrain on pictures made from real drawings and photographs; ends with a report.")
+    parser = Options(
+        "surnia demo",
+        "Pretrain on pictures made from real drawings and photographs, find known and unknown things in others.",
+    )
     parser.option("--run", check.path, "the run's directory (default: runs/demo-<number>)", metavar="DIR")
-    parser.option("--seed", check.whole(0), "of pictures, weights and views", metavar="N", default=0)
-    parser.option("--steps", check.whole(1), "fewer or more steps than the recipe's", metavar="N")
+    parser.option("--resume", check.existing, "continue a demo that was interrupted", metavar="DIR")
+    parser.option("--seed", check.whole(0), "of pictures, weights and views (default: 0)", metavar="N")
+    parser.option(
+        "--steps",
+        check.whole(1),
+        "steps of pretraining (default: the recipe's); the detector's in proportion",
+        metavar="N",
+    )
     parser.option("--threads", check.whole(1), "CPU threads (default: as many as there are idle cores)", metavar="N")
     return parser
 
@@ -245,12 +254,20 @@ def demo(arguments: Sequence[str]) -> int:
     from apps import run_names
 
     args = demo_options().read(arguments)
-    run_dir = args.run or run_names.next_free("demo")
-    run_names.refuse_existing(run_dir)
+    run_dir = args.resume or args.run or run_names.next_free("demo")
+    if args.resume is None:
+        run_names.refuse_existing(run_dir)
+    elif begun := [name for name in ("run", "seed", "steps") if getattr(args, name) is not None]:
+        raise ConfigError(
+            *(f"command line: --{name}  was settled when {run_dir} was begun; leave it out" for name in begun)
+        )
     from apps.demo import run
 
     command = ["surnia", "demo", *arguments]
-    return run(run_dir, command=command, seed=args.seed, steps=args.steps, threads=args.threads)
+    return run(
+        run_dir, command=command, seed=args.seed or 0, steps=args.steps, threads=args.threads,
+        resume=args.resume is not None,
+    )  # fmt: skip
 
 
 def recipes(arguments: Sequence[str]) -> int:
@@ -260,14 +277,20 @@ def recipes(arguments: Sequence[str]) -> int:
     from apps.recipes import COMMANDS as RECIPES_OF
     from apps.recipes import shipped, shipped_text
 
-    places = {known: folder for folder in RECIPES_OF for known in shipped(folder)}
+    places = [(known, folder) for folder in RECIPES_OF for known in shipped(folder)]
+    meant = [(known, folder) for known, folder in places if name in (known, f"{folder}/{known}")]
     if name is None:
         for folder, command in RECIPES_OF.items():
             print(f"{command}:", *shipped(folder), sep="\n  ")
-    elif name in places:
-        print(shipped_text(name, places[name]), end="")
+    elif meant:
+        print(shipped_text(*meant[0]), end="")
+        for known, folder in meant[1:]:
+            print(
+                f"note: {RECIPES_OF[folder]} has one of this name, too: surnia recipes {folder}/{known}",
+                file=sys.stderr,
+            )
     else:
-        hint = did_you_mean(name, list(places)) or "; surnia recipes lists those there are"
+        hint = did_you_mean(name, [known for known, _ in places]) or "; surnia recipes lists those there are"
         raise ConfigError(f"there is no recipe '{name}'{hint}")
     return 0
 

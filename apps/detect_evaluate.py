@@ -13,6 +13,7 @@ from apps.detect_score import show
 from apps.probing import provenance
 from apps.recipes import load as load_recipe_file
 from detection.data.annotations import AnnotationSet
+from detection.data.categories import with_categories
 from detection.data.coco import read_coco
 from detection.data.openworld import open_data
 from detection.data.problems import Problems
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         tell_strangers(test, tasks, task)
     else:
         test, found = _own_test(args.run, info, task)
+    test = with_categories(test, tasks.known(task), unknown_id=tasks.unknown_id)
     if found is None:
         found = look(load(checkpoint, args.device), test, args.batch_size, tasks, task)
     result = evaluate(

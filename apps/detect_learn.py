@@ -9,9 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from apps import run_names
-from apps.detect_train import RUN_DIR, prepare, summarise
+from apps.detect_train import RUN_DIR, go, prepare, summarise
 from apps.recipe_text import dump
 from apps.recipes import load_recipe
+from detection.data.openworld import open_data
 from detection.discovery import Lesson
 from detection.training.further import Standing, begin_further, finished_tasks, give_lesson
 from detection.training.recipe import DetectionRecipe
@@ -39,8 +40,7 @@ def run(args: argparse.Namespace, recipe: DetectionRecipe, *, command: list[str]
         further = begin_further(standing, recipe, lesson, run_dir, as_text=dump, command=command)
     os.environ[RUN_DIR] = str(run_dir)
     with RunDirectory.open(run_dir, command=command) as directory:
-        outcome = detect_train(further, directory, resume=True)
-        directory.set_status("stopped" if outcome.stopped else "finished")
+        outcome = go(further, directory, open_data(further.data), resume=True)
     summarise(outcome, run_dir)
     return outcome.exit_code
 

@@ -44,10 +44,7 @@ def find_images(places: Sequence[Path]) -> list[tuple[Path, str]]:
     found = list[tuple[Path, str]]()
     for place in places:
         if place.is_dir():
-            inside = list_images(place)
-            if not inside:
-                raise DataError(f"{show_path(place)} holds no images; give other folders, or image files")
-            found += [(path, path.relative_to(place).as_posix()) for path in inside]
+            found += [(path, path.relative_to(place).as_posix()) for path in list_images(place)]
         else:
             found.append((place, place.name))
     taken = set[str]()

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from apps.measures import duration, memory
+from apps.report.detection.report import write_detection_report
 from detection.data.openworld import OpenWorldData, open_data
 from detection.training.model import build_engine
 from detection.training.processes import check_machine
@@ -40,10 +41,18 @@ def run(
         else RunDirectory.create(run_dir, recipe=recipe_text, command=command, seed=recipe.seed)
     )
     with opened as directory:
-        outcome = detect_train(recipe, directory, data=data, resume=resume)
-        directory.set_status("stopped" if outcome.stopped else "finished")
+        outcome = go(recipe, directory, data, resume=resume)
     summarise(outcome, run_dir)
     return outcome.exit_code
+
+
+def go(recipe: DetectionRecipe, directory: RunDirectory, data: OpenWorldData, *, resume: bool) -> Outcome:
+    """Train in an open run directory, and write its report; not if somebody is waiting for it to stop."""
+    outcome = detect_train(recipe, directory, data=data, resume=resume)
+    directory.set_status("stopped" if outcome.stopped else "finished")
+    if not outcome.stopped:
+        write_detection_report(directory.path, data=data)
+    return outcome
 
 
 def prepare(recipe: DetectionRecipe) -> OpenWorldData:
@@ -80,7 +89,8 @@ def summarise(outcome: Outcome, run_dir: Path) -> None:
         return
     if not outcome.steps:
         console.print("The run was finished already; nothing was left to train.")
-    console.print(f"All numbers: {run_dir / 'results.json'}\nNext:", soft_wrap=True, highlight=False)
+    files = f"Report: {run_dir / 'report.html'}   All numbers: {run_dir / 'results.json'}"
+    console.print(f"{files}\nNext:", soft_wrap=True, highlight=False)
     for line in next_commands(run_dir):
         console.print(f"  {line}", soft_wrap=True, highlight=False)
 

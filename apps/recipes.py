@@ -160,8 +160,8 @@ def no_such_recipe(name: str, folder: str = "pretrain") -> ConfigError:
 _FOR_FOLDER = {
     "pretrain": "to train on the images in it: surnia pretrain folder_cpu --data.path {0}, or surnia doctor --data {0} "
     "--write-recipe mine.yaml",
-    "detection": "give a recipe, which names annotation files: surnia recipes openworld_resnet50_m_owodb prints one to "
-    "start from",
+    "detection": "to train on the annotated images in it: surnia doctor --data {0} --tasks TASKS.yaml --write-recipe "
+    "mine.yaml",
 }
 
 

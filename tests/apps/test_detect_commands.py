@@ -90,6 +90,14 @@ def test_recipes_are_listed_by_command_and_printed_by_name(surnia):
     assert yaml.safe_load(out)["data"]["name"] == "openscenes"
 
 
+def test_a_name_that_two_commands_have_recipes_of_is_no_riddle(surnia):
+    code, out, err = surnia("recipes", "demo")
+    assert code == 0 and "method" in yaml.safe_load(out)
+    assert err == "note: surnia detect train has one of this name, too: surnia recipes detection/demo\n"
+    code, out, err = surnia("recipes", "detection/demo")
+    assert (code, err) == (0, "") and "network" in yaml.safe_load(out)
+
+
 # --- shipped recipes -------------------------------------------------------------------------------------------------
 
 
@@ -201,8 +209,8 @@ def test_our_recipes_use_no_label_of_a_future_class(name):
         (
             "detect train scenes",
             [
-                "scenes  is a folder without a recipe.yaml; give a recipe, which names annotation files: surnia "
-                "recipes openworld_resnet50_m_owodb prints one to start from"
+                "scenes  is a folder without a recipe.yaml; to train on the annotated images in it: surnia doctor "
+                "--data scenes --tasks TASKS.yaml --write-recipe mine.yaml"
             ],
         ),
         # evaluate

@@ -1,0 +1,364 @@
+"""`surnia detect` from training to a class that a person named, on drawn shapes."""
+
+import hashlib
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.drawn import TASKS, draw_set, drawn_recipe
+from support.runs import At, stop
+
+from apps.cli import main
+from apps.recipe_text import dump
+from detection.detector import OpenWorldDetector
+from detection.training import stage as stage_module
+from detection.training.recipe import CocoData
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with the drawn set, its recipe, and a run that has learnt both tasks."""
+    home = tmp_path_factory.mktemp("home")
+    draw_set(home / "set")
+    TASKS.save(home / "tasks.yaml")
+    data = CocoData(
+        tasks="tasks.yaml", train=["set/train_1.json", "set/train_2.json"], val="set/val.json", test="set/test.json",
+        images="set/images", workers=0,
+    )  # fmt: skip
+    recipe = drawn_recipe().model_copy(update={"data": data, "threads": 1})
+    (home / "drawn.yaml").write_text(dump(recipe))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        assert main(["detect", "train", "drawn.yaml", "--run", "runs/mine"]) == 0
+    return home
+
+
+@pytest.fixture
+def surnia(home, monkeypatch, capsys):
+    """Runs a command line in that folder; gives code, stdout and stderr. Only the first run gets a report."""
+    monkeypatch.chdir(home)
+    monkeypatch.setattr("apps.detect_train.write_detection_report", lambda path, data: None)
+    capsys.readouterr()
+
+    def run(*words):
+        code = main(["detect", *map(str, words)])
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return code, said.out, said.err
+
+    return run
+
+
+def results(run):
+    return json.loads((run / "results.json").read_text())
+
+
+def fingerprint(folder):
+    """Every file of a folder, but the lock's, and its content."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "run.lock"]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def stopped_at(monkeypatch, *at):
+    real = stage_module.build_trainer
+    monkeypatch.setattr(
+        stage_module, "build_trainer", lambda r, callbacks, log: real(r, [At(*at, stop), *callbacks], log)
+    )
+
+
+# --- train -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_all_it_promises_and_says_what_to_do_next(home, surnia):
+    run = home / "runs" / "mine"
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["status"] == "finished"
+    assert facts["command"] == ["surnia", "detect", "train", "drawn.yaml", "--run", "runs/mine"]
+    assert [task["task"] for task in results(run)["by_task"]] == [1, 2]
+    assert "U-Recall" in (run / "report.html").read_text()
+    before = fingerprint(run)
+    code, out, _ = surnia("train", "--resume", "runs/mine")
+    assert code == 0
+    assert "1 (+2)" in out and "2 (+2)" in out and "U-AP" in out
+    assert "nothing was left to train" in out
+    for words in ("predict runs/mine", "unknowns runs/mine", "evaluate runs/mine --mode ore"):
+        assert f"surnia detect {words}" in out
+    after = fingerprint(run)
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed <= {"run.json", "results.json"}
+
+
+def test_a_run_is_never_overwritten_and_the_refusal_names_both_ways_out(home, surnia):
+    before = fingerprint(home / "runs" / "mine")
+    code, _, err = surnia("train", "drawn.yaml", "--run", "runs/mine")
+    assert code == 2
+    assert "--resume runs/mine" in err and "another name" in err
+    assert fingerprint(home / "runs" / "mine") == before
+
+
+def test_a_dry_run_says_what_the_run_would_take_and_writes_nothing(home, surnia):
+    code, out, _ = surnia("train", "drawn.yaml", "--run", "runs/dry", "--dry-run")
+    assert code == 0
+    for part in ("2 of drawn: 2, 2 classes", "12, 12 to train on", "16", "GiB", "nothing was written"):
+        assert part in out
+    assert not (home / "runs" / "dry").exists()
+
+
+def test_a_stopped_run_says_how_to_go_on_and_goes_on(home, surnia, monkeypatch):
+    with monkeypatch.context() as patch:
+        stopped_at(patch, 2, "train", 3)
+        code, out, _ = surnia("train", "drawn.yaml", "--run", "runs/stopped")
+    assert code == 143
+    assert "step-00000003" in out
+    assert "surnia detect train --resume runs/stopped" in out
+    assert json.loads((home / "runs/stopped/run.json").read_text())["status"] == "stopped"
+    code, out, _ = surnia("train", "--resume", "runs/stopped")
+    assert code == 0
+    ours, theirs = (results(home / "runs" / name)["by_task"] for name in ("stopped", "mine"))
+    assert [task["strict"] for task in ours] == [task["strict"] for task in theirs]
+
+
+def test_a_run_can_go_on_to_more_tasks(home, surnia):
+    code, out, _ = surnia("train", "drawn.yaml", "--run", "runs/short", "--tasks", "1")
+    assert code == 0
+    assert "2 (+2)" not in out
+    assert surnia("train", "--resume", "runs/short", "--tasks", "2")[0] == 0
+    ours, theirs = (results(home / "runs" / name)["by_task"] for name in ("short", "mine"))
+    assert [task["strict"] for task in ours] == [task["strict"] for task in theirs]
+
+
+def test_what_cannot_start_leaves_no_directory(home, surnia):
+    (home / "weights.pth").write_bytes(b"no weights")
+    code, _, err = surnia("train", "drawn.yaml", "--run", "runs/none", "--network.weights", "weights.pth")
+    assert code == 4
+    assert "weights.pth" in err
+    (home / "broken.json").write_text('{"images": [], "annotations": [')
+    code, _, err = surnia("train", "drawn.yaml", "--run", "runs/none", "--data.test", "broken.json")
+    assert code == 3
+    assert err.startswith("broken.json")
+    assert not (home / "runs" / "none").exists()
+
+
+# --- evaluate --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["strict", "ore"])
+def test_evaluating_again_gives_the_runs_own_numbers(home, surnia, tmp_path, mode):
+    file = tmp_path / "result.json"
+    code, out, _ = surnia("evaluate", "runs/mine", "--mode", mode, "--json", file)
+    assert code == 0
+    assert f"Task 2 of drawn, mode {mode}" in out
+    found, own = json.loads(file.read_text()), results(home / "runs" / "mine")["by_task"][1][mode]
+    assert {key: found[key] for key in own} == own
+    assert found["command"][:3] == ["surnia", "detect", "evaluate"]
+
+
+def test_own_annotations_are_looked_at_and_measured(home, surnia, tmp_path):
+    """The run's test set as if it were somebody's own: found beside its file, looked at anew, the same numbers."""
+    file = tmp_path / "result.json"
+    code, _, _ = surnia("evaluate", "runs/mine", "--data", "set/test.json", "--task", "1", "--json", file)
+    assert code == 0
+    found, own = json.loads(file.read_text()), results(home / "runs" / "mine")["by_task"][0]["strict"]
+    assert found["task"] == 1
+    assert {key: found[key] for key in ("map_both", "u_recall", "detections")} == {
+        key: pytest.approx(own[key], abs=1e-9) for key in ("map_both", "u_recall", "detections")
+    }
+
+
+def test_what_is_wrong_with_own_annotations_is_said(home, surnia, tmp_path):
+    content = json.loads((home / "set" / "test.json").read_text())
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(content))
+    code, _, err = surnia("evaluate", "runs/mine", "--data", file)
+    assert code == 3
+    assert err == f"test_0.png, which {file} names, is not beside it; say where the images are: --images DIR\n"
+    content["categories"] = content["categories"][:4]  # without grey, and so are the boxes
+    content["annotations"] = [box for box in content["annotations"] if box["category_id"] < 5]
+    content["categories"][0]["name"] = "Redd"
+    content["annotations"][0]["bbox"] = [500, 500, 3, 3]
+    file.write_text(json.dumps(content))
+    code, _, err = surnia("evaluate", "runs/mine", "--data", file, "--images", home / "set" / "images")
+    assert code == 0
+    assert "lies outside the image and is ignored" in err
+    assert f"note: 'Redd' counts as unknown; if it is 'red', rename it in {file}\n" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("--task", "3"), 4, "runs/mine has no finished task 3; there are 1, 2"),
+        (("--device", "cuda:7"), 2, "command line: --device  there is no cuda:7 here"),
+    ],
+)
+def test_what_a_run_does_not_have_is_said(surnia, words, code, sentence):
+    got, _, err = surnia("evaluate", "runs/mine", "--data", "set/test.json", *words)
+    assert got == code
+    assert err.startswith(sentence)
+
+
+# --- predict ---------------------------------------------------------------------------------------------------------
+
+
+def test_predict_writes_results_and_pictures_and_names_what_it_cannot_read(home, surnia, tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "inner").mkdir(parents=True)
+    for name, source in (("a.png", "test_0"), ("inner/a.png", "test_1"), ("b.png", "test_2")):
+        shutil.copy(home / "set" / "images" / f"{source}.png", folder / name)
+    (folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
+    extra = home / "set" / "images" / "test_3.png"
+    out = tmp_path / "found"
+    code, said, err = surnia(
+        "predict", "runs/mine", folder, extra, "--out", out, "--score", "0.05", "--batch-size", "2"
+    )
+    assert code == 0
+    assert err.count("skipped: ") == 1 and "b.png" in err
+    lines = said.splitlines()
+    assert [line.partition(":")[0] for line in lines[:3]] == ["a.png", "inner/a.png", "test_3.png"]
+    assert "3 images, 1 skipped: " in said
+    found, about = (json.loads((out / name).read_text()) for name in ("detections.json", "images.json"))
+    assert [image["file_name"] for image in about["images"]] == ["a.png", "inner/a.png", "test_3.png"]
+    names = {entry["id"]: entry["name"] for entry in about["categories"]}
+    assert list(names.values()) == ["unknown", "red", "green", "blue", "yellow"]
+    assert len(about["skipped"]) == 1
+    detector = OpenWorldDetector.load(home / "runs" / "mine")
+    (own,) = detector.predict(extra)
+    third = [record for record in found if record["image_id"] == 3]
+    assert len(third) == len(own) > 0
+    assert [names[record["category_id"]] for record in third] == [
+        detector.names[label] for label in own.labels.tolist()
+    ]
+    assert [record["score"] for record in third] == pytest.approx(own.scores.tolist(), rel=1e-6)
+    pictures = sorted(str(path.relative_to(out / "pictures")) for path in (out / "pictures").rglob("*.png"))
+    assert pictures == ["a.png.png", "inner/a.png.png", "test_3.png.png"]
+    assert np.asarray(Image.open(out / "pictures" / "a.png.png")).ndim == 3
+
+
+def test_predict_gives_up_where_too_many_images_are_broken(home, surnia, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.png").write_bytes(b"no picture")
+    words = ("predict", "runs/mine", folder, "--out", tmp_path / "found", "--bad-images")
+    code, _, err = surnia(*words, "1")
+    assert code == 3
+    assert "2 images cannot be read, more than --bad-images 1 allows" in err.splitlines()[-1]
+    code, _, err = surnia(*words, "9")
+    assert code == 3
+    assert err.splitlines()[-1].startswith("none of the 3 images can be read")
+    (tmp_path / "empty").mkdir()
+    code, _, err = surnia("predict", "runs/mine", tmp_path / "empty", "--out", tmp_path / "found")
+    assert code == 3
+    assert err.startswith(f"{tmp_path / 'empty'} holds no images")
+
+
+# --- from unknown to known -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def grouped(home, tmp_path_factory):
+    """Unknown objects of new pictures, in two groups, as a person finds them."""
+    photos = draw_set(tmp_path_factory.mktemp("photos") / "set", seed=9)
+    folder = home / "unknowns"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        words = [
+            "unknowns",
+            "runs/mine",
+            str(photos / "images"),
+            "--out",
+            "unknowns",
+            "--groups",
+            "2",
+            "--posterior",
+            "0",
+            "--per-image",
+            "6",
+        ]
+        assert main(["detect", *words, "--score", "0"]) == 0
+    return folder
+
+
+def named(folder, to, *names):
+    """A copy of the folder whose groups have names, in the order in which they stand."""
+    shutil.copytree(folder, to)
+    rest = list(names)
+    text = re.sub(r"name:$", lambda _: f"name: {rest.pop(0)}" if rest else "name:", (to / "names.yaml").read_text(),
+                  flags=re.MULTILINE)  # fmt: skip
+    (to / "names.yaml").write_text(text)
+    return to / "names.yaml"
+
+
+def test_unknowns_says_what_to_do_next(grouped, surnia):
+    assert (grouped / "index.html").is_file()
+    assert "surnia detect learn runs/mine unknowns/names.yaml" in (grouped / "names.yaml").read_text()
+    code, _, err = surnia("unknowns", "runs/mine", "set/images", "--out", "unknowns")
+    assert code == 2
+    assert "never overwritten" in err
+
+
+def test_a_named_class_becomes_the_next_task_of_a_new_run(home, grouped, surnia, tmp_path):
+    names = named(grouped, tmp_path / "typed", "thing")
+    old = home / "runs" / "mine"
+    before = fingerprint(old)
+    code, out, _ = surnia("learn", "runs/mine", names, "--dry-run")
+    assert code == 0
+    assert re.search(r"Task 3: thing \(\d+\); \d+ objects in \d+ images", out)
+    assert not (home / "runs" / "mine-task3").exists()
+
+    code, out, err = surnia("learn", "runs/mine", names, "--later.steps", "5")
+    assert code == 0, err
+    assert "note: how well thing will be found is not measured" in out
+    assert "3 (+1)" in out
+    assert fingerprint(old) == before, "the old run is only read"
+    new = home / "runs" / "mine-task3"
+    assert OpenWorldDetector.load(new).known == ("red", "green", "blue", "yellow", "thing")
+    ours, theirs = results(new)["by_task"], results(old)["by_task"]
+    assert ours[:2] == theirs
+    assert ours[2]["exemplars"].keys() == {"red", "green", "blue", "yellow", "thing"}
+    assert json.loads((new / "run.json").read_text())["status"] == "finished"
+
+    code, _, err = surnia("learn", "runs/mine", names)
+    assert code == 2
+    assert "surnia detect train --resume runs/mine-task3" in err and "another name" in err
+
+
+def test_learning_goes_on_after_a_stop_and_the_same_can_be_learnt_further(home, grouped, surnia, tmp_path, monkeypatch):
+    names = named(grouped, tmp_path / "typed", "thing")
+    with monkeypatch.context() as patch:
+        stopped_at(patch, 3, "train", 2)
+        code, out, _ = surnia("learn", "runs/mine", names, "--run", "runs/further")
+    assert code == 143
+    assert "surnia detect train --resume runs/further" in out
+    assert surnia("train", "--resume", "runs/further")[0] == 0
+    assert OpenWorldDetector.load(home / "runs" / "further").task == 3
+
+    # The same objects once more: they are labelled already.
+    code, _, err = surnia("learn", "runs/further", named(grouped, tmp_path / "again", "thing"))
+    assert code == 2
+    said = "'thing' is a known class already; give another name, or none"
+    assert err.splitlines()[-1].startswith(str(tmp_path / "again" / "names.yaml")) and err.endswith(f"  {said}\n")
+    code, _, err = surnia("learn", "runs/further", named(grouped, tmp_path / "other", "gizmo"))
+    assert code == 3
+    assert "nothing new is left to learn" in err
+    code, out, _ = surnia("learn", "runs/further", named(grouped, tmp_path / "both", "thing2", "gizmo"))
+    assert code == 0, out
+    assert OpenWorldDetector.load(home / "runs" / "further-task4").known[-2:] == ("thing", "gizmo")
+
+
+def test_what_cannot_be_learnt_is_said(home, grouped, surnia, tmp_path):
+    code, _, err = surnia("learn", "runs/mine", grouped, "--run", "runs/none")
+    assert code == 3
+    assert f"no group in {grouped / 'names.yaml'} has a name" in err
+    code, _, err = surnia("learn", "runs/mine", named(grouped, tmp_path / "old", "redd", "red"), "--run", "runs/none")
+    assert code == 2
+    assert err.splitlines()[-1].endswith("  'red' is a known class already; give another name, or none")
+    empty = home / "runs" / "empty"
+    empty.mkdir()
+    shutil.copy(home / "drawn.yaml", empty / "recipe.yaml")
+    code, _, err = surnia("learn", "runs/empty", named(grouped, tmp_path / "typed", "thing"))
+    assert code == 2
+    assert err == "no task of runs/empty is finished; finish the first: surnia detect train --resume runs/empty\n"
+    assert not (home / "runs" / "none").exists()
