@@ -66,6 +66,8 @@ class SceneConfig:
     Args:
         groups: what is pasted.
         split: whose photographs and drawings are used.
+        held_out: of a class with drawings that only this split shows, the share of objects that show one of these; the
+            others show what training shows. 1: all of them.
         width, height: of the images.
         distractors: fewest and most pieces of other photographs per image, labelled nowhere.
         object_size: shortest and longest allowed longer side of an object, relative to the image's shorter side; drawn
@@ -83,6 +85,7 @@ class SceneConfig:
 
     groups: tuple[ObjectGroup, ...]
     split: Split = "train"
+    held_out: float = 1.0
     width: int = 160
     height: int = 160
     distractors: tuple[int, int] = (0, 2)
@@ -100,6 +103,8 @@ class SceneConfig:
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ValueError(f"split is one of {', '.join(SPLITS)}, not {self.split!r}")
+        if not 0 <= self.held_out <= 1:
+            raise ValueError(f"held_out is a share in [0, 1], not {self.held_out}")
         if min(self.width, self.height) < 32:
             raise ValueError(f"scenes are at least 32 pixels a side, not {self.width} x {self.height}")
         if not 0 <= self.distractors[0] <= self.distractors[1]:
@@ -180,6 +185,7 @@ class SceneComposer:
         self.config, self.art, self.photographs, self.seed = config, art, photographs, seed
         self._names = list(dict.fromkeys(name for group in config.groups for name in group.classes))
         self._cutouts = {name: cutouts.by_group(art.of(name, config.split)) for name in self._names}
+        self._trained = {name: cutouts.by_group(art.of(name, "train")) for name in self._names}
         self._photographs = photographs.of(config.split)
         if config.distractors[1] and len(self._photographs) < 2:
             raise DataError(f"distractors are cut from other photographs: add one to the split {config.split!r}")
@@ -233,7 +239,8 @@ class SceneComposer:
         """Paste one thing where it hides nothing too much, smaller after some tries; leave it out if nowhere."""
         config = self.config
         outline = name if name is not None else self._names[int(rng.integers(len(self._names)))]
-        cutout = cutouts.one_of(cutouts.one_of(self._cutouts[outline], rng), rng)
+        shown = self._cutouts if config.held_out == 1 or rng.random() < config.held_out else self._trained
+        cutout = cutouts.one_of(cutouts.one_of(shown[outline], rng), rng)
         low, high = (math.log(s * min(config.width, config.height)) for s in config.object_size)
         height, width = cutout.drawing.pixels.shape[:2]
         slender = config.min_short_side * max(height, width) / min(height, width)

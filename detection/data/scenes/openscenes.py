@@ -7,7 +7,9 @@ Every json is annotated completely, with the same ids for categories, images and
 of it is the business of label views. A training image shows a few objects of its task's classes and two to four of
 other tasks'. About a quarter of a later task's images are images of earlier tasks. Far unknown objects, which no task
 ever labels, are in the test only: a detector meets them there for the first time, labelled or not. Classes are
-long-tailed in training and equally frequent in val and test, where a rare class would be measured on a handful.
+long-tailed in training and equally frequent in val and test, where a rare class would be measured on a handful. Val and
+test have photographs of their own, and half of their objects of a class with several drawings show one that training
+never showed; `drawing` says which.
 
     >>> made = make_openscenes("M", "small", seed=0)  # doctest: +SKIP
     >>> made.train(1), made.tasks.current(1)  # doctest: +SKIP
@@ -42,6 +44,8 @@ TASKS = "tasks.yaml"
 
 RECURRING = 0.25
 """Share of a later task's training images that are images of earlier tasks."""
+HELD_OUT = 0.5
+"""Share of the objects in val and test that show a drawing of that split's own, where the class has any."""
 UNLABELLED = (2, 4)
 """Objects of other tasks in a training image."""
 
@@ -195,7 +199,7 @@ class _Plan:
 
 
 def _train_config(deal: Deal, size: SetSize, task: int) -> SceneConfig:
-    labelled = ObjectGroup(deal.tasks[task - 1], count=(1, 4), tail=0.7)
+    labelled = ObjectGroup(deal.tasks[task - 1], count=(1, 4), tail=0.5)
     return _config(size, "train", labelled, ObjectGroup(deal.others(task), count=UNLABELLED, tail=0.4))
 
 
@@ -208,9 +212,10 @@ def _config(size: SetSize, split: Split, *groups: ObjectGroup) -> SceneConfig:
     return SceneConfig(
         groups=groups,
         split=split,
+        held_out=HELD_OUT,
         width=size.side,
         height=size.side,
-        object_size=(0.16, 0.5),
+        object_size=(0.2, 0.55),
         min_side=round(0.15 * size.side),
         min_short_side=round(0.1 * size.side),
         min_visible=0.5,

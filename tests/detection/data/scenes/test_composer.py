@@ -186,3 +186,18 @@ def test_distractors_need_a_second_photograph(art, photos):
     with pytest.raises(DataError, match="distractors are cut from other photographs"):
         SceneComposer(CONFIG, art, few, seed=0)
     SceneComposer(dataclasses.replace(CONFIG, distractors=(0, 0)), art, few, seed=0).scene(0)
+
+
+def test_the_share_of_held_out_drawings_can_be_set(art, photos):
+    def shown(held_out):
+        config = SceneConfig(
+            (ObjectGroup(("disc",), count=(4, 6)),), split="test", held_out=held_out, width=96, height=96
+        )
+        composer = SceneComposer(config, art, photos, seed=0)
+        drawings = [thing.drawing for i in range(12) for thing in composer.scene(i).objects]
+        own = {drawing.id for drawing in art.of("disc", "test")}
+        return sum(drawing in own for drawing in drawings) / len(drawings)
+
+    assert shown(1.0) == 1
+    assert shown(0.0) == 0
+    assert 0.3 < shown(0.5) < 0.7
