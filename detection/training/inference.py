@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 
 from detection.data.annotations import AnnotationSet, LabeledSet
 from detection.structures import Detections
-from detection.training.reading import Reader
+from detection.training.reading import File, Reader
 from sslcore.errors import SurniaError
 
 Progress = Callable[[int, int], None]
@@ -22,27 +22,42 @@ class Interrupted(SurniaError):
 
 
 def image_batches(
-    images: AnnotationSet,
+    images: AnnotationSet | Sequence[File],
     numbers: Sequence[int],
     *,
     batch_size: int,
     workers: int = 0,
     device: torch.device | str = "cpu",
     stop: Callable[[], bool] = lambda: False,
+    progress: Progress = lambda done, total: None,
 ) -> Iterator[tuple[list[int], list[Tensor]]]:
     """(image numbers, (3, h, w) float32 images in [0, 1] on the device), in order.
+
+    Args:
+        images: a set, or files with their sizes.
+        numbers: which of them.
+        batch_size: images at a time.
+        workers: processes that read, where the images are many.
+        device: where the images go.
+        stop, progress: polled and told at each batch.
 
     Raises:
         DataError: a file cannot be read; it is named.
         Interrupted: `stop` said so.
     """
-    files = [(images.path(i), (record.height, record.width)) for i, record in enumerate(images.images)]
     jobs = [list(numbers[first : first + batch_size]) for first in range(0, len(numbers), batch_size)]
-    reader = Reader(files, workers=workers, keep=False)
+    files = _files(images) if isinstance(images, AnnotationSet) else images
+    reader, done = Reader(files, workers=workers, keep=False), 0
     for job, read in zip(jobs, reader.read(jobs), strict=True):
         if stop():
             raise Interrupted("stopped while looking at images; resume the run to go on")
         yield job, [image.to(device, non_blocking=True).float().div_(255) for image in read]
+        done += len(job)
+        progress(done, len(numbers))
+
+
+def _files(images: AnnotationSet) -> list[File]:
+    return [(images.path(i), (record.height, record.width)) for i, record in enumerate(images.images)]
 
 
 def detect(
@@ -50,12 +65,9 @@ def detect(
     images: AnnotationSet,
     numbers: Sequence[int] | None = None,
     *,
-    batch_size: int = 8,
-    workers: int = 0,
-    device: torch.device | str = "cpu",
     embeddings: bool = False,
-    stop: Callable[[], bool] = lambda: False,
-    progress: Progress = lambda done, total: None,
+    batch_size: int = 8,
+    **reading: Any,
 ) -> list[Detections]:
     """What the detector finds in each image; its labels are not looked at.
 
@@ -65,24 +77,20 @@ def detect(
         engine: predicts; see `detection.engines`.
         images: a set of images.
         numbers: which of them; None: all.
-        batch_size: images at a time.
-        workers: processes that read, where the images are many.
-        device: where the engine is.
         embeddings: keep them; otherwise they have no columns.
-        stop, progress: polled and told after each batch.
+        batch_size: images at a time.
+        reading: see `image_batches`; `device` is where the engine is.
 
     Returns:
         Detections on the CPU, one an image, in the order of `numbers`.
     """
     chosen = range(len(images.images)) if numbers is None else numbers
     found: list[Detections] = []
-    batches = image_batches(images, chosen, batch_size=batch_size, workers=workers, device=device, stop=stop)
-    for _, batch in batches:
+    for _, batch in image_batches(images, chosen, batch_size=batch_size, **reading):
         for detections in engine.predict(batch):
             if not embeddings:
                 detections = replace(detections, embeddings=detections.embeddings[:, :0])
             found.append(detections.to("cpu"))
-        progress(len(found), len(chosen))
     return found
 
 

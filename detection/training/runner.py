@@ -6,7 +6,6 @@ is finished is read off the disk (`detection.training.layout`), so a run that wa
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from detection.training.layout import STAGES, Layout, Stage
 from detection.training.lessons import Lessons
 from detection.training.model import build_engine, check_info, description, restore_engine, save_engine
 from detection.training.module import Place
-from detection.training.previous import previous_boxes
+from detection.training.previous import Look, previous_boxes
 from detection.training.processes import agreed, bring_together, check_machine, device_here, everybodys
 from detection.training.purity import Truth
 from detection.training.reading import Reader
@@ -36,6 +35,7 @@ from sslcore.errors import CheckpointError, ConfigError
 from sslcore.random import hash_seed
 from sslcore.storage import RunDirectory, StopSignals, load_checkpoint
 from sslcore.storage.checkpoint import read_info
+from sslcore.training.display import Display
 from sslcore.training.resuming import Say
 
 
@@ -239,8 +239,9 @@ class Chain:
         if stage == "train" and task > 1 and self.recipe.unknowns.per_image:
             # The detector as it is now, before it grows, is the model of the task before.
             previous = previous_boxes(
-                self._any_engine(), images, plan, self.layout, task, recipe=self.recipe, device=self.device
-            )
+                self._any_engine(), images, plan, self.layout, task,
+                share=lambda count, look: self._looking(f"task {task}, known objects of before", count, look),
+            )  # fmt: skip
         engine = self._ready(task)
         purity = None
         if self.recipe.unknowns.per_image:
@@ -291,6 +292,7 @@ class Chain:
             view = test_view if oracle else val_view
             val = view(self.data.val, self.tasks, task)
             parts = self._looking(
+                f"task {task}, decision",
                 len(val),
                 lambda numbers, reading: fitting.collect_evidence(
                     engine, val, numbers, unknowns=self.recipe.unknowns, oracle=oracle, **reading
@@ -360,7 +362,7 @@ class Chain:
                 )
             return results.as_coco(found, numbers, self.data.test, self.tasks, task)
 
-        parts = self._looking(len(view), look)
+        parts = self._looking(f"task {task}, evaluation", len(view), look)
         by_image = sorted((entry for part in parts for entry in part), key=lambda entry: entry[0])
         return [record for _, records in by_image for record in records]
 
@@ -391,19 +393,31 @@ class Chain:
 
     # --- looking at images
 
-    def _looking(self, count: int, look: Callable[[list[int], dict[str, Any]], Any]) -> list[Any]:
+    def _looking(self, what: str, count: int, look: Look) -> list[Any]:
         """Every process looks at its share of so many images; what all of them found, in every process.
+
+        Args:
+            what: is going on, for the display.
+            count: images.
+            look: gets the numbers of a process's share, and how to read them.
 
         Raises:
             Stopped: a signal asked one of them to stop.
         """
-        reading = {"batch_size": self.recipe.batch_size, "workers": self.recipe.data.workers, "device": self.device}
+        reading: dict[str, Any] = {"batch_size": self.recipe.batch_size, "workers": self.recipe.data.workers}
+        reading["device"] = self.device
         numbers = list(range(rank(), count, world_size()))
+        display = None if self.quiet or rank() else Display(len(numbers), done=0, what=what)
+        if display:
+            reading["progress"] = lambda done, total: display.update(done, what)
         with StopSignals() as signals:
             try:
                 found = look(numbers, {**reading, "stop": lambda: signals.received is not None})
             except Interrupted:
                 found = None
+            finally:
+                if display:
+                    display.close()
             parts = [part for parts in everybodys([found]) for part in parts]
             code = max(part for parts in everybodys([signals.exit_code]) for part in parts)
         if any(part is None for part in parts):

@@ -110,9 +110,9 @@ def test_previous_boxes_are_those_called_known_and_are_looked_for_once(tmp_path,
             return [Detections(boxes, torch.tensor([1, FIRST_KNOWN]), one, one, one, none) for _ in batch]
 
     engine, layout = Engine(), Layout(tmp_path)
-    where = {"recipe": drawn_recipe(), "device": torch.device("cpu")}
+    share = lambda count, look: [look(list(range(count)), {"batch_size": 3})]  # noqa: E731
     used = set(plan.batch(0) + plan.batch(1))
     for _ in range(2):
-        found = previous_boxes(engine, images, plan, layout, 2, **where)
+        found = previous_boxes(engine, images, plan, layout, 2, share=share)
         assert engine.calls == len(used) == 8  # not those that no batch shows, and not again
         assert all(boxes.tolist() == ([[5, 6, 7, 8]] if number in used else []) for number, boxes in enumerate(found))

@@ -7,8 +7,9 @@ import signal
 
 import pytest
 from support.drawn import drawn_recipe
-from support.runs import assert_same_run, kill, run_detection
+from support.runs import assert_same_run, kill, run_detection, stop
 
+from detection.training import fitting, runner
 from detection.training.runner import STAGES
 from sslcore.errors import CheckpointError, ConfigError
 from sslcore.storage import list_checkpoints
@@ -32,6 +33,23 @@ def test_left_between_all_stages(tmp_path, drawn, whole):
         for stage in STAGES:
             run_detection(run, recipe, drawn, resume=resume, until=(task, stage))
             resume = True
+    assert_same_run(whole[0], run)
+
+
+@pytest.mark.parametrize(("module", "name"), [(fitting, "collect_evidence"), (runner, "detect")])
+def test_stopped_while_looking_at_images(tmp_path, drawn, whole, monkeypatch, module, name):
+    recipe, run, real = drawn_recipe(), tmp_path / "parts", getattr(module, name)
+
+    def stopping(*args, **kwargs):
+        stop()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, stopping)
+    outcome = run_detection(run, recipe, drawn)
+    assert outcome.stopped and outcome.exit_code == 128 + signal.SIGTERM and outcome.steps == 6
+    assert not (run / "tasks/1/detections.json").exists()
+    monkeypatch.setattr(module, name, real)
+    run_detection(run, recipe, drawn, resume=True)
     assert_same_run(whole[0], run)
 
 
