@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         tell_strangers(test, tasks, task)
     else:
         test, found = _own_test(args.run, info, task)
-    test = with_categories(test, tasks.known(task), unknown_id=tasks.unknown_id)
+    test = with_categories(test, tasks.classes, unknown_id=tasks.unknown_id)
     if found is None:
         found = look(load(checkpoint, args.device), test, args.batch_size, tasks, task)
     result = evaluate(

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from apps.measures import duration, memory
 from apps.report.detection.report import write_detection_report
+from detection.data.categories import with_categories
 from detection.data.openworld import OpenWorldData, open_data
 from detection.training.model import build_engine
 from detection.training.processes import check_machine
@@ -68,7 +70,9 @@ def prepare(recipe: DetectionRecipe) -> OpenWorldData:
             print(f"ignored: {problem}", file=sys.stderr)
         if len(data.ignored) > SHOWN:
             print(f"ignored: {len(data.ignored) - SHOWN} more; surnia doctor --data lists them", file=sys.stderr)
-    return data
+    # A detector may find what no test image has.
+    test = with_categories(data.test, data.tasks.classes, unknown_id=data.tasks.unknown_id)
+    return replace(data, test=test)
 
 
 # --- what came of it -------------------------------------------------------------------------------------------------

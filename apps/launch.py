@@ -4,8 +4,8 @@
 imported.
 """
 
-import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -174,12 +174,14 @@ def refuse_other_kind(training: Training[Any], run_dir: Path) -> None:
 
 
 def run_kind(run_dir: Path) -> str | None:
-    """Which application began a run: "pretrain" or "detection", as the folders of `configs`; None if nobody knows."""
+    """Which application a run is of: "pretrain" or "detection", as the folders of `configs`; None if nobody knows."""
     try:
-        command = json.loads((run_dir / "run.json").read_text())["command"]
-        return {"pretrain": "pretrain", "demo": "pretrain", "detect": "detection"}.get(command[1])
-    except (OSError, ValueError, LookupError, TypeError):
+        recipe = (run_dir / "recipe.yaml").read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return None
+    # Resolved recipes have every setting, and these are only the one's or the other's.
+    of = {"method": "pretrain", "unknowns": "detection"}
+    return next((kind for key, kind in of.items() if re.search(rf"^{key}:", recipe, re.MULTILINE)), None)
 
 
 def check_unchanged(training: Training[Any], loaded: Loaded[Any], run_dir: Path) -> None:

@@ -1,6 +1,5 @@
 """What `surnia detect` says of a command line before anything is trained or looked at."""
 
-import json
 import sys
 import types
 
@@ -42,11 +41,11 @@ def calls(monkeypatch):
     return found
 
 
-def begun(folder, recipe="openscenes_small", command=("surnia", "detect", "train")):
+def begun(folder, recipe="unknowns: {per_image: 2}\n"):
     """A run directory as training leaves it, without what was trained."""
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"command": list(command)}))
-    (folder / "recipe.yaml").write_text("method: byol\n" if recipe == "pretrain" else "data: {name: openscenes}\n")
+    (folder / "run.json").write_text("{}")
+    (folder / "recipe.yaml").write_text(recipe)
     return folder
 
 
@@ -317,7 +316,7 @@ def test_a_mistake_is_told_in_sentences_on_stderr_with_code_2(surnia, calls, tmp
     (tmp_path / "scenes").mkdir()
     (tmp_path / "file.txt").write_text("text")
     begun(tmp_path / "taken")
-    begun(tmp_path / "pretrained", "pretrain", ("surnia", "pretrain"))
+    begun(tmp_path / "pretrained", "method: byol\n")
     code, out, err = surnia(*line.split())
     assert err.splitlines() == sentences
     assert out == ""
@@ -393,7 +392,6 @@ def test_a_continued_run_keeps_what_determines_its_weights(surnia, calls, tmp_pa
     run = tmp_path / "runs" / "openscenes_small-1"
     run.mkdir(parents=True)
     (run / "recipe.yaml").write_text(calls.pop()[2]["recipe_text"])
-    (run / "run.json").write_text(json.dumps({"command": ["surnia", "detect", "train"]}))
     code, _, err = surnia("detect", "train", "openscenes_small", "--tasks", "2", "--resume", "--first.steps", "3")
     assert code == 2
     assert err == (

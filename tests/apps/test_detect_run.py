@@ -130,6 +130,24 @@ def test_a_run_can_go_on_to_more_tasks(home, surnia):
     assert [task["strict"] for task in ours] == [task["strict"] for task in theirs]
 
 
+def test_test_images_need_not_list_every_class(home, surnia, tmp_path):
+    """Somebody's test file may lack the category of a class that its images do not show."""
+    content = json.loads((home / "set" / "test.json").read_text())
+    content["categories"] = [entry for entry in content["categories"] if entry["name"] != "red"]
+    content["annotations"] = [box for box in content["annotations"] if box["category_id"] != 1]
+    (home / "without_red.json").write_text(json.dumps(content))
+    words = ("train", "drawn.yaml", "--data.test", "without_red.json", "--tasks", "1", "--run", "runs/without_red")
+    code, _, err = surnia(*words)
+    assert code == 0
+    assert "class 'red' of task 1 has no annotation" in err
+    own = results(home / "runs" / "without_red")["by_task"][0]["strict"]
+    assert own["ap_per_class"]["red"] is None and own["ap_per_class"]["green"] is not None
+    code, _, _ = surnia("evaluate", "runs/without_red", "--json", tmp_path / "again.json")
+    assert code == 0
+    found = json.loads((tmp_path / "again.json").read_text())
+    assert {key: found[key] for key in own} == own
+
+
 def test_what_cannot_start_leaves_no_directory(home, surnia):
     (home / "weights.pth").write_bytes(b"no weights")
     code, _, err = surnia("train", "drawn.yaml", "--run", "runs/none", "--network.weights", "weights.pth")
