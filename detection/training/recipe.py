@@ -83,6 +83,10 @@ class NetworkSettings(Settings):
     """Side of the square anchors, one for each pyramid level, finest first, in pixels."""
     ratios: list[Positive] = [0.5, 1.0, 2.0]
     """Height over width of the anchors."""
+    anchors_sampled: Count = 256
+    """Anchors an image that the proposals' losses are taken on, at most half of them objects."""
+    anchor_iou: tuple[Fraction, Fraction] = (0.3, 0.7)
+    """Anchors that overlap a labelled box by less than the first are background, by at least the second objects."""
     proposals_train: Count = 2000
     """Proposals an image in training, after suppression."""
     proposals_test: Count = 1000
@@ -249,6 +253,9 @@ class DetectionRecipe(Settings):
             problems.append(f"network.anchors must have 3 to 5 sizes, one a level, not {len(self.network.anchors)}")
         if self.network.min_size > self.network.max_size:
             problems.append(f"network.min_size must not be above network.max_size ({self.network.max_size})")
+        low, high = self.network.anchor_iou
+        if low > high:
+            problems.append(f"network.anchor_iou must not begin above its end ({low} > {high})")
         if self.clustering.momentum >= 1:
             problems.append("clustering.momentum must be below 1: at 1 prototypes never move")
         if problems:

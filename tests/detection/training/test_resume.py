@@ -9,7 +9,7 @@ import pytest
 from support.drawn import drawn_recipe
 from support.runs import assert_same_run, kill, run_detection, stop
 
-from detection.training import fitting, runner
+from detection.training import chain, fitting
 from detection.training.runner import STAGES
 from sslcore.errors import CheckpointError, ConfigError
 from sslcore.storage import list_checkpoints
@@ -36,7 +36,7 @@ def test_left_between_all_stages(tmp_path, drawn, whole):
     assert_same_run(whole[0], run)
 
 
-@pytest.mark.parametrize(("module", "name"), [(fitting, "collect_evidence"), (runner, "detect")])
+@pytest.mark.parametrize(("module", "name"), [(fitting, "collect_evidence"), (chain, "detect")])
 def test_stopped_while_looking_at_images(tmp_path, drawn, whole, monkeypatch, module, name):
     recipe, run, real = drawn_recipe(), tmp_path / "parts", getattr(module, name)
 
