@@ -109,6 +109,9 @@ class OpenWorldFasterRCNN(nn.Module):
             sizes=settings.anchors,
             ratios=settings.ratios,
             seed=seed,
+            sampled=settings.anchors_sampled,
+            below=settings.anchor_iou[0],
+            above=settings.anchor_iou[1],
         )
         self.pool = RegionPool(
             [str(level) for level in self.network.levels],
@@ -117,7 +120,7 @@ class OpenWorldFasterRCNN(nn.Module):
             points=1 if settings.name == "tiny" else 2,
             canonical=CANONICAL * settings.anchors[2],
         )
-        self.box_head = TwoMLPHead(settings.pyramid * POOLED**2, settings.representation)
+        self.box_head = _box_head(settings)
         self.predictor = RegionPredictor(
             settings.representation, len(head.known), per_class_boxes=settings.per_class_boxes, seed=seed
         )
@@ -235,6 +238,16 @@ class OpenWorldFasterRCNN(nn.Module):
     def _embed(self, maps: "OrderedDict[str, Tensor]", boxes: list[Tensor]) -> Float[Tensor, "n d"]:
         """Embeddings of the regions of all images, in float32."""
         return self.box_head(self.pool(maps, boxes)).float()
+
+
+def _box_head(settings: NetworkSettings) -> TwoMLPHead:
+    """torchvision's, begun as detectron2 begins it: its own weights are so small that the first hundred steps only scale
+    them up."""
+    head = TwoMLPHead(settings.pyramid * POOLED**2, settings.representation)
+    for layer in (head.fc6, head.fc7):
+        nn.init.kaiming_uniform_(layer.weight, a=1)
+        nn.init.zeros_(layer.bias)
+    return head
 
 
 def _have_area(boxes: Tensor) -> Tensor:
