@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,12 +161,10 @@ def number(value: float | None, form: str) -> str:
 
 def rehearse(recipe: DetectionRecipe, data: OpenWorldData) -> int:
     """`--dry-run`: build everything, train a few steps of task 1, say what the whole run would take. Writes no run."""
-    short = recipe.model_copy(update={"first": recipe.first.model_copy(update={"steps": DRY_STEPS})})
-    chain = Chain(short, data, None, quiet=True, say=lambda sentence: print(sentence, file=sys.stderr))
-    outcome = chain.go(until=(1, "train"))
+    _first_steps(recipe, data, 1, say=lambda sentence: print(sentence, file=sys.stderr))  # takes longer than others
+    seconds, outcome = _first_steps(recipe, data, DRY_STEPS, say=lambda sentence: None)
     if not is_first_process():
         return 0
-    seconds = chain.records[1]["train"]["seconds"] / max(1, outcome.steps)
     tasks = recipe.tasks or data.tasks.count
     steps = recipe.first.steps + (tasks - 1) * (recipe.later.steps + recipe.finetune.steps)
 
@@ -178,10 +177,20 @@ def rehearse(recipe: DetectionRecipe, data: OpenWorldData) -> int:
     table.add_row("trained parameters", f"{sum(p.numel() for p in parameters if p.requires_grad):,}")
     table.add_row("steps", f"{steps:,}")
     table.add_row("memory", memory())
-    table.add_row("time of a step", f"about {seconds:.2g} s, the first ones taken together")
+    table.add_row("time of a step", f"about {seconds:.2g} s")
     table.add_row("time for the run", f"about {duration(seconds * steps)}, evaluations not counted")
     Console().print(table)
     return 0
+
+
+def _first_steps(
+    recipe: DetectionRecipe, data: OpenWorldData, steps: int, *, say: Callable[[str], None]
+) -> tuple[float, Outcome]:
+    """Seconds a step of task 1, and what came of it."""
+    short = recipe.model_copy(update={"first": recipe.first.model_copy(update={"steps": steps})})
+    chain = Chain(short, data, None, quiet=True, say=say)
+    outcome = chain.go(until=(1, "train"))
+    return chain.records[1]["train"]["seconds"] / steps, outcome
 
 
 def _sizes(data: OpenWorldData, tasks: int) -> list[str]:
