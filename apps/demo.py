@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from apps import demo_detection as detection
 from apps.demo_page import NEIGHBOURS, add_commands, add_detection, next_commands, pretraining_page
 from apps.detect_train import task_table
-from apps.recipes import load_recipe
+from apps.recipes import load_recipe, shipped_file
 from apps.report.detection import write_detection_report
 from detection.data.scenes import CropSet, cache_folder, make_crops
 from sslcore.errors import ConfigError
@@ -28,7 +28,7 @@ from sslcore.storage import RunDirectory, read_run
 
 TRAIN, TEST = 12_000, 2_500
 PENALTIES = (1.0, 0.1, 0.01, 1e-3)  # the full search would take longer than the demo has
-STAGES = 7
+STAGES = 8
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Demo:
             self.recipe, self.text = self._begun()
         else:
             changes = [f"--seed={seed}", f"--threads={self.threads}", *([f"--max_steps={steps}"] if steps else [])]
-            self.recipe, self.text = load_recipe("demo", Recipe, changes)
+            self.recipe, self.text = load_recipe(str(shipped_file("demo")), Recipe, changes)
         self.seed = self.recipe.seed
 
     def _begun(self) -> tuple[Recipe, str]:
@@ -143,7 +143,7 @@ class Demo:
     def _detect(self, directory: RunDirectory) -> detection.Found:
         """The detector's half of the demo."""
         self._say("composing scenes: OpenScenes, objects of four tasks and of none")
-        shipped = load_recipe("demo", Recipe)[0].max_steps or 1
+        shipped = load_recipe(str(shipped_file("demo")), Recipe)[0].max_steps or 1
         share = (self.recipe.max_steps or shipped) / shipped
         learning = detection.Learning(self.run_dir, seed=self.seed, threads=self.threads, share=share)
         self._say(f"learning task 1: {', '.join(learning.data.tasks.current(1))}")

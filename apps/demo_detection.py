@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.recipes import load_recipe
+from apps.recipes import load_recipe, shipped_file
 from detection.data.annotations import AnnotationSet
 from detection.data.openworld import OpenWorldData, open_data
 from detection.data.scenes.openscenes import make_openscenes
@@ -84,17 +84,17 @@ class Learning:
         self, demo_dir: Path, *, seed: int, threads: int, share: float = 1.0, changes: tuple[str, ...] = ()
     ) -> None:
         self.demo_dir, self.run_dir, self.folder = demo_dir, demo_dir / DETECTION, demo_dir / UNKNOWNS
-        base, _ = load_recipe("demo", DetectionRecipe, folder="detection")
+        file = str(shipped_file("demo", "detection"))
+        base, _ = load_recipe(file, DetectionRecipe)
         stages = {"first": base.first, "later": base.later, "finetune": base.finetune}
         self.recipe, self.text = load_recipe(
-            "demo",
+            file,
             DetectionRecipe,
             [
                 f"--network.weights={demo_dir}", f"--seed={seed}", f"--data.seed={seed}", f"--threads={threads}",
                 *(f"--{name}.steps={max(1, round(share * stage.steps))}" for name, stage in stages.items()),
                 *changes,
             ],
-            folder="detection",
         )  # fmt: skip
         self.data = self._open(threads)
 

@@ -139,9 +139,14 @@ def _folder(folder: str) -> FilePath:
     return FilePath(__file__).resolve().parent.parent / "configs" / folder
 
 
+def shipped_file(name: str, folder: str = "pretrain") -> FilePath:
+    """The file of a shipped recipe: unlike its name, never a folder that happens to be called so."""
+    return _folder(folder) / f"{name}.yaml"
+
+
 def shipped_text(name: str, folder: str = "pretrain") -> str:
     """The YAML of a shipped recipe."""
-    return (_folder(folder) / f"{name}.yaml").read_text(encoding="utf-8")
+    return shipped_file(name, folder).read_text(encoding="utf-8")
 
 
 COMMANDS = {"pretrain": "surnia pretrain", "detection": "surnia detect train"}
