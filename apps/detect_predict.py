@@ -115,7 +115,8 @@ def run(args: argparse.Namespace) -> int:
     unknown = sum(found["category_id"] == detector.tasks.unknown_id for found in results.found)
     skipped = f", {len(results.bad)} skipped" if results.bad else ""
     counted = f"{len(results.found) - unknown:,} known objects, {unknown:,} unknown"
-    said = f"{len(results.images):,} images{skipped}: {counted}, in {args.out}"
+    looked_at = f"{len(results.images):,} image{'s' * (len(results.images) > 1)}"
+    said = f"{looked_at}{skipped}: {counted}, in {args.out}"
     console.print(said, soft_wrap=True, highlight=False, markup=False)
     if unknown:
         console.print(f"To name the unknown: surnia detect unknowns {args.run} IMAGES --out DIR", soft_wrap=True)
