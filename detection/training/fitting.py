@@ -10,6 +10,7 @@ from torchvision.ops import box_iou
 
 from detection.data.annotations import LabeledSet
 from detection.openworld.energy_fit import FitReport
+from detection.openworld.energy_scorer import EnergyScorer
 from detection.openworld.sampling import OBJECT_IOU
 from detection.openworld.unknown_labeler import UnknownLabeler
 from detection.structures import FIRST_KNOWN, UNKNOWN, Regions
@@ -65,21 +66,46 @@ def collect_evidence(
     found = Evidence([], [])
     for job, images in image_batches(val.annotations, numbers, **reading):
         for number, regions, scale in zip(job, engine.regions(images), engine.scales(images), strict=True):
-            rows = val.of_image(number)
-            labels, ignore = torch.from_numpy(val.labels[rows]), torch.from_numpy(val.ignore[rows])
-            boxes = torch.from_numpy(val.boxes[rows]).float() * torch.tensor([*scale, *scale])
-            boxes = boxes.to(regions.proposals)
-            is_known = (labels >= FIRST_KNOWN) & ~ignore
-            if oracle:
-                objects = boxes[(labels == UNKNOWN) & ~ignore]
-            else:
-                chosen = labeler.choose(regions.proposals, regions.objectness, boxes)
-                objects = regions.proposals[chosen]
-            on_known, on_unknown = _overlaps(regions, boxes[is_known]), _overlaps(regions, objects)
-            evidence = engine.head.scorer.evidence(regions.logits)
-            found.known += evidence[on_known].tolist()
-            found.unknown += evidence[on_unknown & ~on_known].tolist()
+            here = evidence_of(
+                engine.head.scorer, regions, val, number, scale=scale, labeler=None if oracle else labeler
+            )
+            found.known += here.known
+            found.unknown += here.unknown
     return found
+
+
+@torch.no_grad()
+def evidence_of(
+    scorer: EnergyScorer,
+    regions: Regions,
+    val: LabeledSet,
+    number: int,
+    *,
+    scale: tuple[float, float],
+    labeler: UnknownLabeler | None,
+) -> Evidence:
+    """The evidence in one image, see `collect_evidence`.
+
+    Args:
+        scorer: says what the evidence of a region is.
+        regions: of the image.
+        val: labels of the set that it is in.
+        number: its number there.
+        scale: pixels of the network's image in one of the image, across and down.
+        labeler: chooses the unknown objects; None: they are the boxes labelled unknown.
+    """
+    rows = val.of_image(number)
+    labels, ignore = torch.from_numpy(val.labels[rows]), torch.from_numpy(val.ignore[rows])
+    boxes = torch.from_numpy(val.boxes[rows]).float() * torch.tensor([*scale, *scale])
+    boxes = boxes.to(regions.proposals)
+    is_known = (labels >= FIRST_KNOWN) & ~ignore
+    if labeler is None:
+        objects = boxes[(labels == UNKNOWN) & ~ignore]
+    else:
+        objects = regions.proposals[labeler.choose(regions.proposals, regions.objectness, boxes)]
+    on_known, on_unknown = _overlaps(regions, boxes[is_known]), _overlaps(regions, objects)
+    evidence = scorer.evidence(regions.logits)
+    return Evidence(evidence[on_known].tolist(), evidence[on_unknown & ~on_known].tolist())
 
 
 def _overlaps(regions: Regions, boxes: Tensor) -> Tensor:

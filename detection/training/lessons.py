@@ -107,13 +107,16 @@ class Lessons:
         return self._exemplars_of(range(1, task), task)
 
     def _exemplars_of(self, earlier: range, task: int) -> list[LabeledSet]:
-        """Images with exemplars of some tasks, each with everything labelled that is known at `task`."""
+        """Images with exemplars of some tasks, each with everything labelled that is known at `task`; an oracle sees
+        the unknown objects in them, too."""
         sets = []
         for number in earlier:
             annotations = self.data.train(number)
             rows = self.manifest(number).rows_in(annotations)
             if len(rows):
-                sets.append(finetune_view(annotations, self.data.tasks, task, rows))
+                view = finetune_view(annotations, self.data.tasks, task, rows)
+                oracle = self.recipe.labels == "oracle"
+                sets.append(oracle_view(view.annotations, self.data.tasks, task) if oracle else view)
         if sum(int((each.labels >= FIRST_KNOWN).sum()) for each in sets) == 0:
             return []
         return sets

@@ -20,14 +20,9 @@ PREFIX = "engine."
 """What stands before a detector's names among the tensors of a checkpoint."""
 
 
-def build_engine(recipe: DetectionRecipe, known: Sequence[str], *, load_weights: bool = True) -> OpenWorldFasterRCNN:
-    """A detector of these classes with its initial weights; the recipe's seed determines them.
-
-    Raises:
-        ConfigError: settings that do not fit each other.
-        CheckpointError: the backbone's weights cannot be used.
-    """
-    head = OpenWorldHead(
+def build_head(recipe: DetectionRecipe, known: Sequence[str]) -> OpenWorldHead:
+    """The open-world parts of a detector of these classes; nothing of them is fitted."""
+    return OpenWorldHead(
         known,
         recipe.network.representation,
         unknowns=recipe.unknowns,
@@ -37,7 +32,16 @@ def build_engine(recipe: DetectionRecipe, known: Sequence[str], *, load_weights:
         positive=recipe.positive,
         seed=recipe.seed,
     )
-    return build_detector(recipe.network, head, seed=recipe.seed, load_weights=load_weights)
+
+
+def build_engine(recipe: DetectionRecipe, known: Sequence[str], *, load_weights: bool = True) -> OpenWorldFasterRCNN:
+    """A detector of these classes with its initial weights; the recipe's seed determines them.
+
+    Raises:
+        ConfigError: settings that do not fit each other.
+        CheckpointError: the backbone's weights cannot be used.
+    """
+    return build_detector(recipe.network, build_head(recipe, known), seed=recipe.seed, load_weights=load_weights)
 
 
 def description(recipe: DetectionRecipe, tasks: TaskSet, task: int, stage: str, fingerprint: str) -> dict[str, Any]:

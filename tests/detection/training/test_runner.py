@@ -9,7 +9,7 @@ import torch
 from support.drawn import TASKS, drawn_recipe
 from support.runs import run_detection
 
-from detection.structures import FIRST_KNOWN
+from detection.structures import FIRST_KNOWN, UNKNOWN
 from detection.tasks import TaskSet
 from detection.training.layout import read_json
 from detection.training.model import recipe_of, restore_engine, tasks_of
@@ -180,3 +180,15 @@ def test_one_file_for_all_tasks_leaves_out_images_without_a_label(tmp_path, draw
     labeled = chain.lessons._current(2)
     assert 0 < len(labeled) < 12 and len(np.unique(labeled.box_image)) == len(labeled)
     assert (labeled.labels >= FIRST_KNOWN + 2).all()
+
+
+def test_an_oracle_sees_unknown_objects_among_exemplars_too(drawn):
+    of = {}
+    for labels in ("task", "oracle"):
+        chain = Chain(drawn_recipe(labels=labels), drawn, None, quiet=True, say=print)
+        of[labels] = chain.lessons._exemplars_of(range(1, 3), 2)
+    for plain, oracle in zip(of["task"], of["oracle"], strict=True):
+        assert plain.images == oracle.images and (plain.labels >= FIRST_KNOWN).all()
+        grey = int((oracle.annotations.box_category == oracle.annotations.categories.index("grey")).sum())
+        assert int((oracle.labels == UNKNOWN).sum()) == grey > 0
+        assert int((oracle.labels >= FIRST_KNOWN).sum()) == len(plain.labels)
