@@ -29,19 +29,23 @@ def known_score(probabilities: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
     return probabilities[:, FIRST_KNOWN:].amax(dim=1)
 
 
-def unknown_score(
-    probabilities: Float[Tensor, "n c"], objectness: Float[Tensor, " n"], posterior: Float[Tensor, " n"] | None
-) -> Float[Tensor, " n"]:
-    """How sure it is that a region is an object, and an unknown one.
+def unknown_score(probabilities: Float[Tensor, "n c"], taught: Bool[Tensor, ""] | bool) -> Float[Tensor, " n"]:
+    """How sure it is that a region, if it is nothing known, is an object at all.
 
-    A high energy says that a region is nothing known, which background is too; that it is an object is for the proposal
-    network's objectness and the classifier's 1 - p(background) to say. Their geometric mean, because either alone is
-    trained to call unlabelled objects background, times the posterior. Without one, the classifier's p(unknown).
+    A high energy says that a region is nothing known, and most of what is nothing known is background. The classifier
+    was taught to tell unknown objects from background by pseudo-unknowns: its p(unknown) says it best, better than
+    objectness, their products, or either times the posterior (docs/results/openworld.md). Where nothing was labelled
+    unknown, what is left of the foreground beside the likeliest known class takes its place. The root, because one
+    class shares with background what all known classes share with it: without it, unknown boxes lose every contest
+    with known ones of less than the score floor.
+
+    Args:
+        probabilities: (n, 2 + K).
+        taught: whether training had regions labelled unknown.
     """
-    if posterior is None:
-        return probabilities[:, UNKNOWN]
-    foreground = 1 - probabilities[:, BACKGROUND]
-    return posterior * (objectness.float().sigmoid() * foreground).clamp(min=0).sqrt()
+    leftover = 1 - probabilities[:, BACKGROUND] - probabilities[:, FIRST_KNOWN:].amax(dim=1)
+    taught = torch.as_tensor(taught, device=probabilities.device)
+    return torch.where(taught, probabilities[:, UNKNOWN], leftover).clamp(min=0).sqrt()
 
 
 @dataclass
@@ -61,13 +65,13 @@ class Verdicts:
 
 
 def verdicts(
-    logits: Float[Tensor, "p c"], objectness: Float[Tensor, " p"], posterior: Float[Tensor, " p"] | None
+    logits: Float[Tensor, "p c"], posterior: Float[Tensor, " p"] | None, *, taught: Bool[Tensor, ""] | bool
 ) -> Verdicts:
     """Decide on each region by the rules above."""
     probabilities = logits.float().softmax(dim=1)
     unknown = is_unknown(probabilities, posterior)
     known = probabilities[:, FIRST_KNOWN:].argmax(dim=1) + FIRST_KNOWN
-    of_unknown = unknown_score(probabilities, objectness, posterior)
+    of_unknown = unknown_score(probabilities, taught)
     if posterior is None:
         posterior = (logits[:, UNKNOWN].float() - logits[:, FIRST_KNOWN:].float().amax(dim=1)).sigmoid()
     scores = torch.where(unknown, of_unknown, known_score(probabilities))

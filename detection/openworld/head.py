@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -19,8 +19,9 @@ from detection.openworld.energy_scorer import EnergyScorer
 from detection.openworld.prototype_clustering import PrototypeClustering
 from detection.openworld.sampling import NOTHING, Moment, RegionSample, match, sample
 from detection.openworld.unknown_labeler import UnknownLabeler
-from detection.structures import FIRST_KNOWN, Detections, Regions, Target
+from detection.structures import FIRST_KNOWN, UNKNOWN, Detections, Regions, Target
 from detection.training.recipe import ClusteringSettings, DecisionSettings, UnknownSettings
+from sslcore.distributed import all_reduce_sum
 from sslcore.errors import CheckpointError
 
 _ORE_OWN_LOGIT = 23.0  # objectness that labelled boxes come with among the proposals: a probability of all but 1
@@ -43,7 +44,10 @@ class OpenWorldHead(nn.Module):
     Attributes:
         known: names of the known classes.
         labeler, clustering, scorer: the parts.
+        taught: () whether a region was ever labelled unknown in training; see `unknown_score`.
     """
+
+    taught: Bool[Tensor, ""]
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class OpenWorldHead(nn.Module):
         )
         self.clustering = PrototypeClustering(len(self.known), dim, clustering)
         self.scorer = EnergyScorer(score=decision.score, temperature=decision.temperature, prior=decision.prior)
+        self.register_buffer("taught", torch.zeros((), dtype=torch.bool))
 
     @property
     def outputs(self) -> int:
@@ -183,6 +188,7 @@ class OpenWorldHead(nn.Module):
             labels: (n,) of the same rows.
         """
         self.clustering.remember(features, labels)
+        self.taught.logical_or_(all_reduce_sum((labels == UNKNOWN).sum())[0] > 0)
 
     @torch.no_grad()
     def decide(self, regions: list[Regions]) -> list[Detections]:
@@ -204,7 +210,7 @@ class OpenWorldHead(nn.Module):
     def judge(self, image: Regions) -> Verdicts:
         """The decision on every region of an image, before suppression."""
         posterior = self.scorer.posterior(self.scorer.evidence(image.logits)) if self.scorer.fitted else None
-        return verdicts(image.logits, image.objectness, posterior)
+        return verdicts(image.logits, posterior, taught=self.taught)
 
     def _check(self, image: Regions, number: int) -> None:
         n, known = len(image.proposals), len(self.known)

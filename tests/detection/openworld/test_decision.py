@@ -16,19 +16,18 @@ def test_unknown_by_posterior_or_by_the_classifier():
 
 def test_scores():
     assert known_score(P).tolist() == pytest.approx([0.6, 0.1])
-    assert unknown_score(P, torch.zeros(2), None).tolist() == pytest.approx([0.2, 0.3])
-    expected = [0.8 * (0.5 * 0.9) ** 0.5, 0.4 * (0.5 * 0.5) ** 0.5]
-    assert unknown_score(P, torch.zeros(2), torch.tensor([0.8, 0.4])).tolist() == pytest.approx(expected)
-    least = unknown_score(torch.tensor([[1.0, 0, 0]]), torch.tensor([-50.0]), torch.ones(1))
-    assert least.tolist() == [0.0]
+    assert unknown_score(P, True).tolist() == pytest.approx([0.2**0.5, 0.3**0.5])
+    # Nothing was labelled unknown: 1 - .1 - .6, and 1 - .5 - .1.
+    assert unknown_score(P, torch.tensor(False)).tolist() == pytest.approx([0.3**0.5, 0.4**0.5])
+    assert unknown_score(torch.tensor([[1.0, 0, 0]]), False).tolist() == [0.0]
 
 
 def test_one_verdict_a_region():
-    decided = verdicts(P.log(), torch.zeros(2), torch.tensor([0.9, 0.4]))
+    decided = verdicts(P.log(), torch.tensor([0.9, 0.4]), taught=True)
     assert decided.labels.tolist() == [UNKNOWN, UNKNOWN]
-    decided = verdicts(P.log(), torch.zeros(2), None)
+    decided = verdicts(P.log(), None, taught=True)
     assert decided.labels.tolist() == [2, UNKNOWN]
-    assert decided.scores.tolist() == pytest.approx([0.6, 0.3])
+    assert decided.scores.tolist() == pytest.approx([0.6, 0.3**0.5])
     assert decided.posteriors.tolist() == pytest.approx([0.25, 0.75])  # .2 against .6, .3 against .1
 
 
@@ -41,7 +40,7 @@ def regions(logits, boxes=None):
 
 
 def found(image, **settings):
-    decided = verdicts(image.logits, image.objectness, None)
+    decided = verdicts(image.logits, None, taught=True)
     return detections_of(image, decided, torch.arange(float(len(image.logits))), DecisionSettings(**settings))
 
 
