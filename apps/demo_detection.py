@@ -49,10 +49,10 @@ class FoundGroups:
     truths: list[str]
     images: int
 
-    def mostly(self, group: Group) -> tuple[str, float]:
-        """What most of a group's objects are, and which share of them that is."""
-        name, count = Counter(self.truths[i] for i in group.members.tolist()).most_common(1)[0]
-        return name, count / len(group)
+    def mostly(self, group: Group, kinds: int = 3) -> list[tuple[str, float]]:
+        """What a group's objects are for the most part, and which share of them that is."""
+        counts = Counter(self.truths[i] for i in group.members.tolist())
+        return [(name, count / len(group)) for name, count in counts.most_common(kinds)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 20  # that vote
 NEIGHBOURS_SHOWN = 8  # in a row
-GROUPS_SHOWN, CROPS_SHOWN, CROP_SIDE = 6, 14, 96
+CROPS_SHOWN, CROP_SIDE = 12, 96
 ROWS = (
     ("mAP of the known classes", "map_both", "share"),
     ("mAP of those of task 1", "of task 1", "share"),
@@ -59,8 +59,7 @@ def pretraining_page(
         title="Surnia demo: from unlabelled pictures to an open world",
         lead=f"A network of {sum(p.numel() for p in outcome.module.method.encoder.parameters()):,} weights looked at "
         f"{len(train.images):,} unlabelled crops for {outcome.module.plan.updates:,} steps, then had to tell "
-        f"{len(test.classes)} kinds of things apart in drawings and photographs that it had never seen. On it a "
-        "detector learned eight kinds, flagged what it did not know, and took on eight more.",
+        f"{len(test.classes)} kinds of things apart in drawings and photographs that it had never seen.",
         footer=f"Seed {recipe.seed}.{rate} Run directory: {run_dir}. Command: {' '.join(command)}. Drawings: Kenney "
         "(kenney.nl), CC0, and Luis Zuno (the car). Photographs: scikit-image and scikit-learn.",
     )
@@ -142,7 +141,8 @@ def add_detection(page: Page, found: Found) -> None:
     """Task 1, its unknown objects, their groups, task 2."""
     run = DetectionRun.open(found.run_dir, found.data)
     later = run.tasks.current(2)
-    page.section("A detector on it, which knows eight kinds of things")
+    page.lead += " " + lead(run)
+    page.section("A detector on it, and what it does not know")
     page.text(
         "The pretrained network became the backbone of a Faster R-CNN, which was taught to find "
         f"{_words(run.tasks.current(1))} in scenes of OpenScenes. Objects of later tasks ({_words(later)} are those of "
@@ -152,7 +152,7 @@ def add_detection(page: Page, found: Found) -> None:
     write_scenes(page, run, 1, kinds=KINDS[:1] + KINDS[2:])
     page.section("What it called unknown, in groups")
     add_groups(page, found.groups)
-    page.section("Eight more kinds, without forgetting the first")
+    page.section("More kinds of things")
     page.text(
         "Somebody tells it what some of them are. In real life that is a person, who types names into "
         f"{UNKNOWNS}/names.yaml beside this page, one for each group worth learning; `surnia detect learn` then makes "
@@ -163,6 +163,17 @@ def add_detection(page: Page, found: Found) -> None:
     if run.last > 1:
         write_progress(page, run, run.last)
     page.link("Everything about the detector: energies, curves, purity, map, training", f"{DETECTION}/report.html")
+
+
+def lead(run: DetectionRun) -> str:
+    """What came of the detector, in a sentence."""
+    first, last = run.done[0]["strict"], run.done[-1]["strict"]
+    kinds = [len(run.tasks.known(task)) for task in (1, run.last)]
+    return (
+        f"A detector on it learned {kinds[0]} kinds (mAP {shown(first['map_both'], 'share')}), flagged "
+        f"{shown(first['u_recall_10'], 'share')} of the objects that it was never taught among its ten best unknown "
+        f"detections of an image, and then knew {kinds[1]} kinds (mAP {shown(last['map_both'], 'share')})."
+    )
 
 
 def add_groups(page: Page, groups: FoundGroups | None) -> None:
@@ -176,10 +187,11 @@ def add_groups(page: Page, groups: FoundGroups | None) -> None:
         f"In {groups.images:,} scenes it found {len(groups.unknowns):,} unknown objects of a posterior of at least .5 "
         f"(at most three in each); {real / len(groups.unknowns):.0%} of them are objects (IoU at least .5), the others "
         f"distractors, parts of things or background. By their embeddings they were put into {len(named)} groups "
-        "(k-means). Below are the largest, those nearest to a group's centre first, with what most of a group are "
+        "(k-means): below all of them, those nearest to a group's centre first, with what most of a group are "
         "according to the annotation, which the detector has never seen."
     )
-    page.figures(*(group_figure(groups, group) for group in named[:GROUPS_SHOWN]))
+    for group in named:
+        page.figures(group_figure(groups, group))
     page.link("All groups, with everything in them", f"{UNKNOWNS}/index.html")
 
 
@@ -190,9 +202,9 @@ def group_figure(groups: FoundGroups, group: Group) -> tuple[Figure, str]:
         picture = read_image(groups.unknowns.path(int(groups.unknowns.box_image[thing]))).convert("RGB")
         tile = crop(picture, groups.unknowns.boxes[thing].tolist(), side=CROP_SIDE)
         tiles.append(np.asarray(tile).transpose(2, 0, 1))
-    name, share = groups.mostly(group)
     figure = contact_sheet(np.stack(tiles), CROPS_SHOWN, zoom=9.6 / CROPS_SHOWN)
-    return figure, f"Group {group.number}: {len(group)} objects, {share:.0%} of them {name}."
+    parts = ", ".join(f"{share:.0%} {name}" for name, share in groups.mostly(group))
+    return figure, f"Group {group.number}: {len(group)} objects; {parts}."
 
 
 def add_numbers(page: Page, run: DetectionRun) -> None:
