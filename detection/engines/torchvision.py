@@ -241,8 +241,7 @@ class OpenWorldFasterRCNN(nn.Module):
 
 
 def _box_head(settings: NetworkSettings) -> TwoMLPHead:
-    """torchvision's, begun as detectron2 begins it: its own weights are so small that the first hundred steps only scale
-    them up."""
+    """torchvision's, begun as detectron2 begins it: its own small weights would first have to be scaled up."""
     head = TwoMLPHead(settings.pyramid * POOLED**2, settings.representation)
     for layer in (head.fc6, head.fc7):
         nn.init.kaiming_uniform_(layer.weight, a=1)
