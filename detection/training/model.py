@@ -20,9 +20,14 @@ PREFIX = "engine."
 """What stands before a detector's names among the tensors of a checkpoint."""
 
 
-def build_head(recipe: DetectionRecipe, known: Sequence[str]) -> OpenWorldHead:
-    """The open-world parts of a detector of these classes; nothing of them is fitted."""
-    return OpenWorldHead(
+def build_engine(recipe: DetectionRecipe, known: Sequence[str], *, load_weights: bool = True) -> OpenWorldFasterRCNN:
+    """A detector of these classes with its initial weights; the recipe's seed determines them.
+
+    Raises:
+        ConfigError: settings that do not fit each other.
+        CheckpointError: the backbone's weights cannot be used.
+    """
+    head = OpenWorldHead(
         known,
         recipe.network.representation,
         unknowns=recipe.unknowns,
@@ -32,16 +37,7 @@ def build_head(recipe: DetectionRecipe, known: Sequence[str]) -> OpenWorldHead:
         positive=recipe.positive,
         seed=recipe.seed,
     )
-
-
-def build_engine(recipe: DetectionRecipe, known: Sequence[str], *, load_weights: bool = True) -> OpenWorldFasterRCNN:
-    """A detector of these classes with its initial weights; the recipe's seed determines them.
-
-    Raises:
-        ConfigError: settings that do not fit each other.
-        CheckpointError: the backbone's weights cannot be used.
-    """
-    return build_detector(recipe.network, build_head(recipe, known), seed=recipe.seed, load_weights=load_weights)
+    return build_detector(recipe.network, head, seed=recipe.seed, load_weights=load_weights)
 
 
 def description(recipe: DetectionRecipe, tasks: TaskSet, task: int, stage: str, fingerprint: str) -> dict[str, Any]:
