@@ -366,7 +366,20 @@ def test_demo_takes_the_next_free_name(surnia, monkeypatch, tmp_path):
     surnia("demo", "--steps", "9")
     (run_dir,), keywords = calls[0]
     assert str(run_dir) == "runs/demo-4"
-    assert keywords == {"command": ["surnia", "demo", "--steps", "9"], "seed": 0, "steps": 9, "threads": None}
+    command = ["surnia", "demo", "--steps", "9"]
+    assert keywords == {"command": command, "seed": 0, "steps": 9, "threads": None, "resume": False}
+
+
+def test_an_interrupted_demo_goes_on_with_what_it_was_begun_with(surnia, monkeypatch, tmp_path):
+    calls = stand_in(monkeypatch, "demo", run=0)
+    (tmp_path / "runs" / "demo-1").mkdir(parents=True)
+    surnia("demo", "--resume", "runs/demo-1")
+    (run_dir,), keywords = calls[0]
+    assert str(run_dir) == "runs/demo-1"
+    assert keywords["resume"]
+    code, _, said = surnia("demo", "--resume", "runs/demo-1", "--seed", "3")
+    assert code == 2
+    assert said == "command line: --seed  was settled when runs/demo-1 was begun; leave it out\n"
 
 
 def test_pretrain_gets_the_recipe_and_a_numbered_directory(surnia, trained, tmp_path):
