@@ -1,6 +1,7 @@
 import math
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from apps.report.detection.evidence import look_again
 from apps.report.detection.run import DetectionRun
 from apps.report.detection.scenes import caption, picture
 from apps.report.detection.verdicts import Judgement, Verdict, judge_images, strongest
-from detection.evaluation.comparison import Comparison, Found, Truths
+from detection.evaluation import DetectionArrays, GroundTruth
+from detection.evaluation.comparison import Comparison, Found, Truths, compare
 from detection.tasks import TaskSet
 from detection.training.runner import detect_train
 from sslcore.errors import CheckpointError
@@ -48,8 +50,12 @@ def text_of(path, data=None):
     return write_detection_report(path, data=data).read_text()
 
 
-def test_a_report_is_whole_and_needs_nothing_from_outside(run, data):
-    page = text_of(run, data)
+@pytest.fixture(scope="module")
+def page(run, data):
+    return text_of(run, data)
+
+
+def test_a_report_is_whole_and_needs_nothing_from_outside(page):
     for section in SECTIONS:
         assert f"<h2>{section}</h2>" in page
     assert "What could not be read" not in page
@@ -61,17 +67,16 @@ def test_a_report_is_whole_and_needs_nothing_from_outside(run, data):
     assert "scores of at least 0.05 and at most 100 detections" in page
 
 
-def test_numbers_are_those_of_the_results(run, data):
-    page, results = text_of(run, data), DetectionRun.open(run, data).done
+def test_numbers_are_those_of_the_results(run, data, page):
+    results = DetectionRun.open(run, data).done
     for name, key in (("U-Recall@10", "u_recall_10"), ("mAP, both", "map_both")):
         cells = re.search(rf"<td>{name}</td>(.*?)</tr>", page)[1]
         expected = [f"{100 * task['strict'][key]:.1f} %" for task in results]
         assert re.findall(r"<td>(.*?)</td>", cells) == expected
 
 
-def test_the_same_run_gives_the_same_page(run, data, tmp_path):
-    first = text_of(run, data)
-    assert text_of(run, data) == first
+def test_the_same_run_gives_the_same_page(run, data, page):
+    assert text_of(run, data) == page
 
 
 def test_data_that_are_gone_take_pictures_along_and_nothing_else(run, tmp_path, monkeypatch):
@@ -111,9 +116,11 @@ def test_files_that_are_gone_are_named(run, data, tmp_path):
 def test_a_damaged_file_is_said_and_the_rest_shown(run, data, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "tasks" / "1" / "energies.json").write_text("{")
+    (copy / "tasks" / "2" / "detections.json").write_text("[{}]")
     page = text_of(copy, data)
     assert "What could not be read" in page
     assert "energies.json is damaged" in page
+    assert "detections.json: detection 0" in page
 
 
 def test_no_fit_no_clustering_no_pseudo_labels_and_one_task(data, tmp_path):
@@ -145,12 +152,12 @@ def test_a_run_without_an_evaluated_task_is_refused(tmp_path):
 
 
 def test_what_is_shown_are_good_known_and_the_best_unknown_detections():
-    def found(image, category, score):
-        return {"image_id": image, "category_id": category, "score": score}
-
-    records = [found(1, 0, s) for s in (0.1, 0.5, 0.3, 0.2)] + [found(2, 0, 0.05), found(1, 3, 0.31), found(1, 3, 0.29)]
-    kept = [(r["image_id"], r["category_id"], r["score"]) for r in strongest(records, 0)]
-    assert kept == [(1, 0, 0.5), (1, 3, 0.31), (1, 0, 0.3), (1, 0, 0.2), (2, 0, 0.05)]
+    image = np.array([0, 0, 0, 0, 1, 0, 0])
+    label = np.array([2, 2, 2, 2, 2, 1, 1])  # 2: unknown, of two classes
+    scores = np.array([0.1, 0.5, 0.3, 0.2, 0.05, 0.31, 0.29])
+    found = Found(image, np.tile([0.0, 0, 4, 4], (7, 1)), label, scores, None, None)
+    kept = strongest(replace(compared([0], [True]), images=2, found=found)).found
+    assert kept.scores.tolist() == [0.5, 0.3, 0.2, 0.05, 0.31]
 
 
 def test_verdicts_on_drawn_detections(run, data, monkeypatch):
@@ -170,7 +177,8 @@ def test_verdicts_on_drawn_detections(run, data, monkeypatch):
         unknown += category == 0
         records.append(detection(test, image, category, test.boxes[row]))
     records.append(detection(test, image, 0, np.array([62.0, 62.0, 64.0, 64.0])))
-    monkeypatch.setattr(DetectionRun, "detections", lambda self, task: records)
+    truth, found = GroundTruth.from_annotations(test), DetectionArrays.from_results(records)
+    monkeypatch.setattr(DetectionRun, "comparison", lambda self, task: compare(truth, found, TASKS, task))
     judged = judge_images(report, 1)[image]
     assert judged.count("open-set") == names_in(test, image).count("grey")
     assert judged.count("found") == min(unknown, 3)

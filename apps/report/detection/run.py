@@ -14,7 +14,7 @@ from detection.tasks import TaskSet
 from detection.training.layout import Layout
 from detection.training.recipe import DetectionRecipe
 from detection.training.results import read_results
-from sslcore.errors import CheckpointError, SurniaError
+from sslcore.errors import CheckpointError, DataError, SurniaError
 from sslcore.storage import read_metrics, read_weights
 from sslcore.storage.files import read_file
 
@@ -36,6 +36,7 @@ class DetectionRun:
     results: dict[str, Any]
     given: OpenWorldData | None = None
     problems: list[str] = field(default_factory=list)
+    _comparisons: dict[int, Comparison | None] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path, data: OpenWorldData | None = None) -> "DetectionRun":
@@ -80,10 +81,6 @@ class DetectionRun:
         """What a task's decision was fitted on."""
         return self._json(task, "energies.json")
 
-    def detections(self, task: int) -> list[dict[str, Any]] | None:
-        """COCO results on the test images after a task."""
-        return self._json(task, "detections.json")
-
     def embeddings(self, task: int) -> dict[str, np.ndarray] | None:
         """Of objects in the test images, and the prototypes; see `detection.training.inference.object_embeddings`."""
         path = Layout(self.path).task(task, "embeddings.safetensors")
@@ -115,10 +112,19 @@ class DetectionRun:
             return None
         return found
 
-    def comparison(self, task: int, found: list[dict[str, Any]] | None = None) -> Comparison | None:
-        """Detections and objects after a task, as the evaluator compares them; by default all detections."""
-        found = self.detections(task) if found is None else found
-        if found is None or self.data is None:
+    def comparison(self, task: int) -> Comparison | None:
+        """Detections and objects after a task, as the evaluator compares them; None if either are gone."""
+        if task not in self._comparisons:
+            self._comparisons[task] = self._compare(task)
+        return self._comparisons[task]
+
+    def _compare(self, task: int) -> Comparison | None:
+        path = Layout(self.path).task(task, "detections.json")
+        if self.data is None or not path.exists():
             return None
-        arrays = DetectionArrays.from_results(found)
-        return compare(GroundTruth.from_annotations(self.data.test), arrays, self.tasks, task)
+        try:
+            found = DetectionArrays.from_results(path)
+            return compare(GroundTruth.from_annotations(self.data.test), found, self.tasks, task)
+        except DataError as error:
+            self.problems.append(str(error))
+            return None

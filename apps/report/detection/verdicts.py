@@ -1,14 +1,13 @@
 """What is right and wrong about the detections in a test image."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from apps.report.detection.run import DetectionRun
-from detection.evaluation.comparison import Comparison
+from detection.evaluation.comparison import Comparison, rank_within
 from detection.evaluation.matching import Pairs, overlapping
 from detection.evaluation.strict import IOU, Judged, judge
 
@@ -58,26 +57,22 @@ class Judgement:
         return sum(unknown for _, unknown, _ in self.missed)
 
 
-def strongest(found: Sequence[dict[str, Any]], unknown_id: int) -> list[dict[str, Any]]:
-    """Those detections that a person would look at: known ones of a good score, the best unknown ones of each image."""
-    seen: Counter[Any] = Counter()
-    kept = []
-    for record in sorted(found, key=lambda record: -record["score"]):
-        if record["category_id"] != unknown_id:
-            if record["score"] >= KNOWN_SCORE:
-                kept.append(record)
-        elif seen[record["image_id"]] < UNKNOWN_BEST:
-            seen[record["image_id"]] += 1
-            kept.append(record)
-    return kept
+def strongest(compared: Comparison) -> Comparison:
+    """With those detections that a person would look at: known ones of a good score, each image's best unknown ones."""
+    found = compared.found
+    unknown = found.label == compared.unknown
+    kept = ~unknown & (found.scores >= KNOWN_SCORE)
+    rows = np.flatnonzero(unknown)
+    kept[rows[rank_within(found.image[rows], found.scores[rows]) < UNKNOWN_BEST]] = True
+    return replace(compared, found=found[kept])
 
 
 def judge_images(run: DetectionRun, task: int) -> list[Judgement] | None:
     """Every test image after a task, with its strongest detections; None if data or detections are gone."""
-    found = run.detections(task)
-    compared = run.comparison(task, strongest(found, run.tasks.unknown_id)) if found is not None else None
+    compared = run.comparison(task)
     if compared is None:
         return None
+    compared = strongest(compared)
     assert run.data is not None
     test = run.data.test
     names = [run.tasks.canonical(test.categories[category]) for category in test.box_category.tolist()]
