@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import batched_nms, box_area, box_iou, clip_boxes_to_image, remove_small_boxes
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
 
 from detection.engines.images import ImageBatch
+from detection.openworld.boxes import share_within
 from detection.openworld.counting import mean_count
 from detection.structures import Target
 from sslcore.random import uniform
@@ -230,14 +231,6 @@ class RegionProposer(nn.Module):
         empty = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
         boxes = torch.where(empty[:, None], origins, boxes)
         return self.coder.encode_single(boxes, origins).view(*chosen.shape, 4)
-
-
-def share_within(boxes: Float[Tensor, "a 4"], regions: Float[Tensor, "r 4"]) -> Float[Tensor, "a r"]:
-    """Share of each box's area that lies in each region; 0 for boxes without area."""
-    low = torch.maximum(boxes[:, None, :2], regions[:, :2])
-    high = torch.minimum(boxes[:, None, 2:], regions[:, 2:])
-    common = (high - low).clamp(min=0).prod(dim=2)
-    return common / box_area(boxes).clamp(min=1e-6)[:, None]
 
 
 def _chunks(boxes: Tensor) -> tuple[Tensor, ...]:

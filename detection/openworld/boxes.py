@@ -12,8 +12,46 @@ from torchvision.models.detection._utils import BoxCoder
 from detection.openworld.counting import mean_count
 from detection.structures import FIRST_KNOWN
 
+_NO_AREA = 1e-9  # in place of an area to divide by
 _CODER = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
 _BETA = 1 / 9  # where the smooth L1 loss turns from a square into a line
+CHUNK = 64
+"""Labelled boxes that are compared with all others at a time: an image may have ten thousand, and then has them twice,
+because each is a candidate too."""
+
+
+def common_area(a: Float[Tensor, "a 4"], b: Float[Tensor, "b 4"]) -> Float[Tensor, "a b"]:
+    """What each box shares with each of the others, in square pixels. Coordinate by coordinate, each in one piece of
+    memory, which is faster on a CPU than torchvision's pairs of corners."""
+    left, top, right, bottom = a.T.contiguous()[:, :, None]
+    x1, y1, x2, y2 = b.T.contiguous()
+    shared = (torch.minimum(right, x2).sub_(torch.maximum(left, x1))).clamp_(min=0)
+    return shared.mul_((torch.minimum(bottom, y2).sub_(torch.maximum(top, y1))).clamp_(min=0))
+
+
+def area(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
+    """In square pixels."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def iou(a: Float[Tensor, "a 4"], b: Float[Tensor, "b 4"]) -> Float[Tensor, "a b"]:
+    """Intersection over union of each box with each of the others; 0 for two boxes without area."""
+    shared = common_area(a, b)
+    return shared / (area(a)[:, None] + area(b)).sub_(shared).clamp_(min=_NO_AREA)
+
+
+def highest_iou(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "m 4"]) -> Float[Tensor, " n"]:
+    """How much each box overlaps the one of the others that it overlaps most; 0 where there are none. `CHUNK` of the
+    others at a time."""
+    highest = torch.zeros_like(boxes[:, 0])
+    for first in range(0, len(others), CHUNK):
+        highest = torch.maximum(highest, iou(others[first : first + CHUNK], boxes).amax(dim=0))
+    return highest
+
+
+def share_within(boxes: Float[Tensor, "a 4"], regions: Float[Tensor, "r 4"]) -> Float[Tensor, "a r"]:
+    """Share of each box's area that lies in each region; 0 for boxes without area."""
+    return common_area(boxes, regions) / area(boxes).clamp(min=_NO_AREA)[:, None]
 
 
 def encode(boxes: Float[Tensor, "n 4"], proposals: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:

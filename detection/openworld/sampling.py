@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchvision.ops import box_iou
 
+from detection.openworld.boxes import CHUNK, area, common_area
 from detection.structures import BACKGROUND, UNKNOWN, Target
 from sslcore.random import uniform
 
@@ -103,11 +103,9 @@ def match(proposals: Float[Tensor, "p 4"], target: Target) -> Candidates:
         return Candidates(boxes, labels, boxes, 0)
 
     labelled = boxes[: len(target.boxes)]
-    overlap = box_iou(labelled, boxes).masked_fill_(target.ignore[:, None], -1)
-    best, which = overlap.max(dim=0)
+    best, which, inside = _best_labelled(boxes, labelled, target.ignore)
     is_object = best >= OBJECT_IOU
-    inside = _share_inside(boxes, labelled).masked_fill_(~target.ignore[:, None], 0).amax(dim=0) > _IGNORED
-    labels = torch.where(is_object, target.labels[which], torch.where(inside, NOTHING, labels))
+    labels = torch.where(is_object, target.labels[which], torch.where(inside > _IGNORED, NOTHING, labels))
     matched = torch.where(is_object[:, None], labelled[which], boxes)
     # An ignored box is no candidate of its own, whatever it overlaps.
     labels[: len(labelled)].masked_fill_(target.ignore, NOTHING)
@@ -168,9 +166,24 @@ def _order(group: Int[Tensor, " c"], priority: Int[Tensor, " c"]) -> Int[Tensor,
     return ((group << _BITS) + priority).argsort(stable=True)
 
 
-def _share_inside(boxes: Float[Tensor, "c 4"], areas: Float[Tensor, "g 4"]) -> Float[Tensor, "g c"]:
-    """Which share of each box lies within each of the other boxes."""
-    corner = torch.maximum(areas[:, None, :2], boxes[:, :2])
-    size = (torch.minimum(areas[:, None, 2:], boxes[:, 2:]) - corner).clamp(min=0)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    return size.prod(dim=2) / area.clamp(min=1e-9)
+def _best_labelled(
+    boxes: Float[Tensor, "c 4"], labelled: Float[Tensor, "g 4"], ignored: Bool[Tensor, " g"]
+) -> tuple[Float[Tensor, " c"], Int[Tensor, " c"], Float[Tensor, " c"]]:
+    """For each box: its IoU with the labelled box that it overlaps most, of those that are not ignored; which that is,
+    the first of equals; and the largest share of it that lies within an ignored one.
+
+    Some of the labelled boxes at a time: memory grows with their number, not with its square.
+    """
+    areas = area(boxes)
+    best = torch.full_like(areas, -1.0)
+    which = torch.zeros_like(areas, dtype=torch.int64)
+    inside = torch.zeros_like(areas)
+    for first in range(0, len(labelled), CHUNK):
+        some, out = labelled[first : first + CHUNK], ignored[first : first + CHUNK, None]
+        shared = common_area(some, boxes)
+        together = (area(some)[:, None] + areas).sub_(shared).clamp_(min=1e-9)
+        highest, index = (shared / together).masked_fill_(out, -1.0).max(dim=0)
+        better = highest > best
+        best, which = torch.where(better, highest, best), torch.where(better, index + first, which)
+        inside = torch.maximum(inside, shared.masked_fill_(~out, 0).amax(dim=0) / areas.clamp(min=1e-9))
+    return best, which, inside

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from detection.openworld.boxes import highest_iou
 from detection.openworld.sampling import NOTHING, OBJECT_IOU, Candidates, Moment, RegionSample
 from detection.structures import BACKGROUND, UNKNOWN
 
@@ -100,7 +101,7 @@ class UnknownLabeler:
         taken = labelled if previous is None else torch.cat([labelled.to(proposals), previous.to(proposals)])
         free = (proposals[:, 2:] - proposals[:, :2]).amin(dim=1) >= self.min_side
         if len(taken):
-            free &= box_iou(taken.to(proposals), proposals).amax(dim=0) <= self.guard
+            free &= highest_iou(proposals, taken.to(proposals)) <= self.guard
         return free
 
     def _highest(self, free: Bool[Tensor, " p"], objectness: Float[Tensor, " p"]) -> Bool[Tensor, " p"]:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from detection.data.annotations import LabeledSet
+from detection.openworld.boxes import highest_iou
 from detection.openworld.energy_fit import FitReport
 from detection.openworld.energy_scorer import EnergyScorer
 from detection.openworld.sampling import OBJECT_IOU
@@ -110,9 +110,7 @@ def evidence_of(
 
 def _overlaps(regions: Regions, boxes: Tensor) -> Tensor:
     """(p,) which proposals lie on one of the boxes."""
-    if not len(boxes) or not len(regions.proposals):
-        return torch.zeros(len(regions.proposals), dtype=torch.bool, device=regions.proposals.device)
-    return box_iou(boxes, regions.proposals).amax(dim=0) >= OBJECT_IOU
+    return highest_iou(regions.proposals, boxes) >= OBJECT_IOU
 
 
 def fit(engine: Any, evidence: Evidence, settings: DecisionSettings) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from detection.engines.region_proposals import (
     OBJECT,
     AnchorScores,
     RegionProposer,
-    share_within,
 )
 from detection.structures import Target
 
@@ -98,13 +97,6 @@ def test_many_boxes_are_as_few(monkeypatch):
     monkeypatch.setattr("detection.engines.region_proposals.CHUNK", 7)
     for a, b in zip(whole, proposer().assign(ANCHORS, many)):
         assert torch.equal(a, b)
-
-
-def test_share_within():
-    shares = share_within(
-        torch.tensor([[0.0, 0, 10, 10], [5, 5, 5, 5]]), torch.tensor([[5.0, 0, 50, 50], [0, 0, 1, 1]])
-    )
-    assert shares.tolist() == [[0.5, pytest.approx(0.01)], [0.0, 0.0]]
 
 
 def test_sampling_takes_half_objects_and_fills_with_background():

@@ -2,8 +2,9 @@ import pytest
 import torch
 from support.processes import in_processes
 from torch.nn.functional import smooth_l1_loss
+from torchvision.ops import box_iou
 
-from detection.openworld.boxes import box_loss, clipped, decode, encode
+from detection.openworld.boxes import box_loss, clipped, common_area, decode, encode, highest_iou, iou, share_within
 from detection.openworld.region_predictor import RegionPredictor
 from detection.structures import BACKGROUND, UNKNOWN
 
@@ -11,6 +12,23 @@ from detection.structures import BACKGROUND, UNKNOWN
 def boxes(n):
     corner = torch.rand(n, 2) * 50
     return torch.cat([corner, corner + 5 + torch.rand(n, 2) * 40], dim=1)
+
+
+def test_areas_by_hand():
+    a = torch.tensor([[0.0, 0, 10, 10], [5, 5, 5, 5]])  # the second has no area
+    b = torch.tensor([[5.0, 0, 50, 50], [0, 0, 1, 1], [5, 5, 5, 5]])
+    assert common_area(a, b).tolist() == [[50, 1, 0], [0, 0, 0]]
+    assert share_within(a, b).tolist() == [[0.5, pytest.approx(0.01), 0], [0, 0, 0]]
+    assert iou(a, b).tolist() == [[pytest.approx(50 / 2300), pytest.approx(0.01), 0], [0, 0, 0]]
+
+
+def test_overlaps_are_torchvisions(monkeypatch):
+    monkeypatch.setattr("detection.openworld.boxes.CHUNK", 7)
+    a, b = boxes(30), boxes(40)
+    torch.testing.assert_close(iou(a, b), box_iou(a, b))
+    torch.testing.assert_close(highest_iou(a, b), box_iou(a, b).amax(dim=1))
+    assert highest_iou(a, b[:0]).tolist() == [0.0] * 30
+    assert highest_iou(a[:0], b).shape == (0,)
 
 
 def test_decoding_undoes_encoding_for_every_column():

@@ -43,6 +43,32 @@ def test_of_two_boxes_that_overlap_a_proposal_the_better_one_counts():
     assert found.labels[-1] == 3
 
 
+def test_many_labelled_boxes_are_compared_a_few_at_a_time(monkeypatch):
+    generator = torch.Generator().manual_seed(6)
+    labelled = boxes(60, generator)
+    labelled[40:50] = labelled[:10]  # equals, in another chunk: the first counts
+    labelled[55] = labelled[55, [0, 1, 0, 1]]  # without area
+    aim = Target(labelled, torch.arange(2, 62), torch.rand(60, generator=generator) < 0.2, 1)
+    proposals = torch.cat([boxes(50, generator), labelled[:5], labelled[55:56]])
+    whole = match(proposals, aim)
+    monkeypatch.setattr("detection.openworld.sampling.CHUNK", 7)
+    some = match(proposals, aim)
+    assert torch.equal(some.labels, whole.labels) and torch.equal(some.matched, whole.matched)
+    mine = [(label, n + 2) for n, label in enumerate(some.labels[-6:-1].tolist()) if not aim.ignore[n]]
+    assert mine and all(label == expected for label, expected in mine)
+    assert some.labels[-1] == BACKGROUND
+
+
+def test_memory_grows_with_the_number_of_labelled_boxes_and_not_with_its_square():
+    """Ten thousand of them once took gigabytes and half a minute."""
+    generator = torch.Generator().manual_seed(6)
+    aim = Target(boxes(3000, generator), torch.full((3000,), 2), torch.rand(3000, generator=generator) < 0.1, 1)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        match(boxes(100, generator), aim)
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert largest < 10 * 64 * 3100 * 4
+
+
 def test_matching_equals_loops():
     generator = torch.Generator().manual_seed(4)
     for _ in range(20):
