@@ -16,12 +16,12 @@ from detection.evaluation.comparison import Comparison
 from detection.evaluation.strict import judge
 
 TERMS = {
-    "loss": "all losses together",
-    "objectness": "proposals: object or not",
-    "proposal_boxes": "proposals: where exactly",
-    "classification": "regions: which class",
-    "boxes": "regions: where exactly",
-    "clustering": "regions near the prototype of their class",
+    "loss": "All losses together.",
+    "objectness": "Of proposals: object or not.",
+    "proposal_boxes": "Of proposals: where exactly.",
+    "classification": "Of regions: which class, unknown or background.",
+    "boxes": "Of regions: where exactly.",
+    "clustering": "Of regions: near the prototype of their class, far from others; 0 until it begins in each stage.",
 }
 GRID = np.linspace(0, 1, 101)
 WINDOWS, FEWEST = 5, 4
@@ -43,7 +43,7 @@ def write_losses(page: Page, run: DetectionRun) -> None:
         if not any(value > 0 for value in ys):
             continue
         figure = lines([(term, xs, ys, KNOWN_COLOUR)], x="step", y=term.replace("_", " "), breaks=breaks)
-        figures.append((figure, f"{term[0].upper()}{term[1:].replace('_', ' ')}: {meaning}."))
+        figures.append((figure, meaning))
     page.figures(*figures)
     page.text(
         "Dotted lines: where a stage begins, each with a learning rate schedule of its own. Losses of different tasks "

@@ -43,10 +43,10 @@ def write_decision(page: Page, run: DetectionRun) -> None:
     page.figures(*figures)
     page.text(
         "The dashed line is where the posterior is one half: what lies to its right counts as unknown. It lies where "
-        "the curves cross only if the prior is one half, else nearer to the rarer kind. The upper half "
-        "shows what the fit was made of, where regions taken for unknown are guesses; the lower half shows whether the "
+        "the curves cross only if the prior is one half, else nearer to the rarer kind. The upper half shows what the "
+        "fit was made of, where regions taken for unknown are guesses; the lower half, where there is one, whether the "
         "line lies well. Background lies among the unknown because it looks like nothing known either: the energy does "
-        "not tell objects from background, objectness does."
+        "not tell objects from background, the score that ranks unknown detections has to."
     )
 
 

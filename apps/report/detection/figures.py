@@ -49,7 +49,7 @@ def lines(
     else:
         axes.margins(y=0.14)
     if len(drawn) > 1:
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9, loc="upper right")
     return figure
 
 
@@ -94,7 +94,8 @@ def energies(fit: Mapping[str, Any], test: Mapping[str, Floats] | None, *, x: st
         if fit.get("threshold") is not None:
             axes.axvline(fit["threshold"], color=INK, linewidth=1.2, linestyle=(0, (5, 3)))
         axes.margins(y=0.08)
-        axes.legend(frameon=False, fontsize=8, handlelength=1.4)
+        place = "upper left" if fit["score"] == "energy" else "upper right"  # where there are fewest values
+        axes.legend(frameon=False, fontsize=8, handlelength=1.4, loc=place)
     panels[-1].set_xlabel(x, fontsize=10, color=INK)
     return figure
 

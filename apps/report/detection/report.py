@@ -53,7 +53,7 @@ def write_detection_report(run_dir: str | Path, *, data: OpenWorldData | None = 
     write_losses(page, run)
     write_timing(page, run)
     page.section("Recipe")
-    page.code(run.recipe_text or "recipe.yaml is not there.")
+    page.code(without_comments(run.recipe_text) or "recipe.yaml is not there.")
     if run.problems:
         page.section("What could not be read")
         for problem in dict.fromkeys(run.problems):
@@ -61,6 +61,11 @@ def write_detection_report(run_dir: str | Path, *, data: OpenWorldData | None = 
     path = run.path / REPORT
     page.write(path)
     return path
+
+
+def without_comments(recipe: str) -> str:
+    """What is set, without what it means."""
+    return "\n".join(line for line in recipe.splitlines() if not line.lstrip().startswith("#"))
 
 
 def lead(run: DetectionRun) -> str:
