@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
 
 from detection.training.recipe import DetectionRecipe
 from sslcore.distributed import world_size
@@ -43,7 +44,8 @@ def check_machine(recipe: DetectionRecipe) -> None:
 def build_trainer(recipe: DetectionRecipe, callbacks: list[pl.Callback], logger: Any = False) -> pl.Trainer:
     """A Lightning trainer of one stage; it leaves data, checkpoints, progress and signals to us."""
     strategy: Any = "auto"
-    if processes_here(recipe) * recipe.nodes > 1:
+    several = processes_here(recipe) * recipe.nodes > 1
+    if several:
         # Buffers are prototypes and statistics: every process computes them itself, none need be sent each step.
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
     from sslcore.training.checkpoints import FolderCheckpoints
@@ -57,6 +59,8 @@ def build_trainer(recipe: DetectionRecipe, callbacks: list[pl.Callback], logger:
         max_epochs=1,
         gradient_clip_val=recipe.clip_norm or None,
         use_distributed_sampler=False,
+        # Else a process's few images would be normalised among themselves; torch can only do it on GPUs.
+        sync_batchnorm=several and torch.cuda.is_available() and recipe.network.norm == "batch",
         callbacks=callbacks,
         plugins=[FolderCheckpoints()],
         logger=logger,
@@ -86,6 +90,17 @@ def agreed(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Gives every process the first one's buffers: the running statistics of batch norms are each process's own on a
+    CPU, and what looks at images with them in several processes must be one detector. Every process must call it."""
+    if world_size() == 1:
+        return
+    for buffer in module.buffers():
+        sent = buffer.to(device_here())  # Lightning leaves a module on the CPU, and NCCL sends from GPUs only
+        dist.broadcast(sent, src=0)
+        buffer.copy_(sent)
 
 
 def everybodys(values: list[Any]) -> list[list[Any]]:

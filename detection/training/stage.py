@@ -14,7 +14,7 @@ from detection.training.batches import BatchStream
 from detection.training.callbacks import Meter, PurityWatch
 from detection.training.layout import Layout
 from detection.training.module import Place, StageModule
-from detection.training.processes import agreed, build_trainer
+from detection.training.processes import agreed, build_trainer, share_buffers
 from detection.training.recipe import DetectionRecipe, StageSettings
 from sslcore.errors import CheckpointError
 from sslcore.storage import (
@@ -106,6 +106,7 @@ def train_stage(
             callbacks.append(saver)  # last: what the others do belongs to the step that is saved
         trainer = build_trainer(recipe, callbacks, tensorboard(layout, place.offset + done))
         trainer.fit(module, ckpt_path=str(start) if start else None)
+    share_buffers(engine)
     if layout.writes and folder is not None and trainer.global_step == settings.steps:
         prune_checkpoints(folder, keep=1)  # of a finished stage the last is all that is wanted
     return StageOutcome(

@@ -23,14 +23,7 @@ SHORT = {
 def test_two_processes_train_what_one_does(tmp_path, drawn):
     run_detection(tmp_path / "one", drawn_recipe(**SHORT), drawn)
     recipe = drawn_recipe(**SHORT, devices=2)
-    context = multiprocessing.get_context("fork")
-    port = 21_000 + os.getpid() % 20_000
-    both = [context.Process(target=take_part, args=(r, port, tmp_path / "two", recipe, drawn)) for r in (0, 1)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(120)
-    assert [process.exitcode for process in both] == [0, 0]
+    in_two(take_part, tmp_path / "two", recipe, drawn)
     for place in ("1/train/checkpoints/step-00000002", "2/train/checkpoints/step-00000002", "2/model"):
         ours, theirs = (load_checkpoint(tmp_path / run / "tasks" / place).model for run in ("one", "two"))
         for name, value in ours.items():
@@ -45,13 +38,36 @@ def test_two_processes_train_what_one_does(tmp_path, drawn):
     assert [each["image_id"] for each in one] == [each["image_id"] for each in two]
 
 
-def take_part(rank, port, path, recipe, data):
+def test_processes_that_look_at_images_have_the_same_detector(tmp_path, drawn):
+    """Batch norms have met other images in each of them."""
+    recipe = drawn_recipe(**{**SHORT, "network": {"norm": "batch"}}, tasks=1, devices=2)
+    in_two(take_part, tmp_path / "two", recipe, drawn, tmp_path)
+    ours, theirs = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert any(name.endswith("running_mean") for name in ours)
+    for name, value in ours.items():
+        assert torch.equal(theirs[name], value), name
+
+
+def in_two(function, *arguments):
+    context = multiprocessing.get_context("fork")
+    port = 21_000 + os.getpid() % 20_000
+    both = [context.Process(target=function, args=(rank, port, *arguments)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+
+
+def take_part(rank, port, path, recipe, data, states=None):
     """One of two processes, as a launcher starts them."""
     os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", NODE_RANK="0")
     os.environ.update(GROUP_RANK="0", TORCHELASTIC_RUN_ID="test", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     first = rank == 0  # the others are given the path alone
     outcome = run_detection(path, recipe, data) if first else detect_train(recipe, path, data=data, quiet=True)
-    assert outcome.results["complete"] and len(outcome.results["by_task"]) == 2
+    assert outcome.results["complete"] and len(outcome.results["by_task"]) == (recipe.tasks or 2)
+    if states:
+        torch.save(outcome.engine.state_dict(), states / f"{rank}.pt")
     os._exit(0)
 
 
