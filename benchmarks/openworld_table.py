@@ -202,7 +202,7 @@ def _open_set_errors(stored: Stored, task: int) -> str:
                 f"{what}: {_verdict(ours < theirs and objects < of_theirs)}: at recall {level} {ours:.1f} detections "
                 f"against {theirs:.1f}, {objects:.1f} objects against {of_theirs:.1f}."
             )
-    return f"{what}: not measured."
+    return f"{what}: cannot be said: known recall .1 is not reached by both, or one is not measured."
 
 
 def _at_recall(stored: Stored, name: str, task: int, key: str, level: str) -> float | None:
