@@ -141,6 +141,8 @@ def _other_rows(result: dict[str, Any]) -> list[list[str]]:
     rows.append(["unknown objects taken for known (A-OSE, detections)", _number(result["a_ose"], ",")])
     rows.append(["unknown objects taken for known (A-OSE, objects)", _number(result["a_ose_objects"], ",")])
     rows.append([f"AUROC known / unknown, by {result['auroc_by']}", _number(result["auroc"], ".4f")])
+    if result["calibration_error"] is not None:
+        rows.append(["calibration error of the posterior", _number(result["calibration_error"], ".4f")])
     rows.append(["unknown detections per image", _number(result["unknown_per_image"], ".2f")])
     if result["distractors"]:
         rows.append(["distractors called unknown", _percent(result["distractor_recall"])])

@@ -11,9 +11,7 @@ import numpy.typing as npt
 from detection.data.annotations import Mask
 from detection.evaluation.arrays import Floats
 from detection.evaluation.comparison import Comparison
-from detection.evaluation.matching import greedy, overlapping
 
-IOU = 0.5
 BINS = 10
 
 
@@ -61,15 +59,5 @@ def posterior_calibration(comparison: Comparison) -> Calibration | None:
     `separation`. What lies on no object is left out: the posterior chooses between known and unknown, and background is
     neither.
     """
-    found, truths = comparison.found, comparison.truths
-    if found.posteriors is None:
-        return None
-    found = found[np.lexsort((found.image, -found.scores))]
-    rows = np.flatnonzero(~(truths.crowd | truths.difficult))
-    pairs = overlapping(found.image, found.boxes, truths.image[rows], truths.boxes[rows], above=IOU)
-    matched = greedy(pairs, len(found), len(rows))
-    chosen = np.flatnonzero(matched >= 0)
-    posteriors = found.posteriors
-    assert posteriors is not None
-    unknown = truths.label[rows[matched[chosen]]] == comparison.unknown
-    return calibration(np.clip(posteriors[chosen], 0, 1), unknown)
+    found, unknown = comparison.on_objects
+    return None if found.posteriors is None else calibration(np.clip(found.posteriors, 0, 1), unknown)

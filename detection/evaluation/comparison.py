@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from detection.data.annotations import Boxes, Indices, Mask
 from detection.evaluation.arrays import DetectionArrays, Floats, GroundTruth
-from detection.evaluation.matching import Pairs, overlapping
+from detection.evaluation.matching import Pairs, greedy, overlapping
 from sslcore.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -98,6 +98,15 @@ class Comparison:
         pairs = self.overlaps
         here = place[pairs.detection] >= 0
         return Pairs(place[pairs.detection[here]], pairs.truth[here], pairs.overlap[here])
+
+    @cached_property
+    def on_objects(self) -> tuple[Found, Mask]:
+        """Of each object that was found the best-scored detection on it (COCO's matching, whatever the labels), and
+        (m,) whether the object is unknown. Crowds and difficult objects have none."""
+        order = np.lexsort((self.found.image, -self.found.scores))
+        matched = greedy(self.overlaps_of(order), len(order), len(self.truths.label))
+        chosen = np.flatnonzero(matched >= 0)
+        return self.found[order[chosen]], self.truths.label[matched[chosen]] == self.unknown
 
 
 def compare(

@@ -6,8 +6,9 @@ import numpy as np
 
 from detection.data.annotations import Mask
 from detection.evaluation.arrays import Floats
+from detection.evaluation.calibration import posterior_calibration
 from detection.evaluation.comparison import IOU, Comparison, rank_within
-from detection.evaluation.matching import Pairs, greedy, overlapping
+from detection.evaluation.matching import Pairs, overlapping
 
 DISTRACTOR_TOP = 10
 
@@ -30,12 +31,7 @@ def separation_metrics(comparison: Comparison) -> dict[str, Any]:
     the score of one labelled unknown. `auroc` is by the energy if the detections carry it, else by the posterior, else
     by the score; `auroc_by` says which.
     """
-    found, truths = comparison.found, comparison.truths
-    order = np.lexsort((found.image, -found.scores))
-    found = found[order]
-    matched = greedy(comparison.overlaps_of(order), len(found), len(truths.label))
-    chosen = np.flatnonzero(matched >= 0)
-    unknown = truths.label[matched[chosen]] == comparison.unknown
+    found, unknown = comparison.on_objects
     said_unknown = found.label == comparison.unknown
     evidence = {
         "energy": found.energies,
@@ -43,14 +39,15 @@ def separation_metrics(comparison: Comparison) -> dict[str, Any]:
         "score": np.where(said_unknown, found.scores, 1.0 - found.scores),
     }
     by = {
-        name: None if values is None else auroc(values[chosen[~unknown]], values[chosen[unknown]])
-        for name, values in evidence.items()
+        name: None if values is None else auroc(values[~unknown], values[unknown]) for name, values in evidence.items()
     }
+    calibrated = posterior_calibration(comparison)
     first = next(name for name, values in evidence.items() if values is not None)
     return {
         "auroc": by[first],
         "auroc_by": first,
         **{f"auroc_{name}": value for name, value in by.items()},
+        "calibration_error": None if calibrated is None else calibrated.error,
         "auroc_known_objects": int((~unknown).sum()),
         "auroc_unknown_objects": int(unknown.sum()),
     }

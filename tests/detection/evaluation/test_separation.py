@@ -51,6 +51,13 @@ def test_posterior_of_the_result_file(truth, tasks):
     ]
     result = evaluate(truth(objects), DetectionArrays.from_results(records), tasks, 1)
     assert (result["auroc_by"], result["auroc"]) == ("posterior", 1.0)
+    # .2 is said of what is known, in the third bin; .3 of what is unknown, in the fourth.
+    assert result["calibration_error"] == pytest.approx((0.2 + 0.7) / 2)
+
+
+def test_without_a_posterior_there_is_no_calibration(truth, detections, tasks):
+    result = evaluate(truth([(0, "a", at(0))]), detections([(0, "a", at(0), 0.9)]), tasks, 1)
+    assert result["calibration_error"] is None
 
 
 def test_distractors_and_number_of_unknown(truth, detections, tasks):
