@@ -13,8 +13,9 @@ from detection.discovery.records import SourceImage, file_hash, read_json
 from sslcore.errors import DataError
 from sslcore.storage import files
 
-SAME = 0.9
-"""Boxes in the same picture that overlap by more than this IoU are about the same object."""
+SAME = 0.5
+"""Boxes in the same picture that overlap by more than this IoU are about the same object, as in training.
+A detector that has learnt more in between draws another box around the same object."""
 SCHEMA = 1
 
 

@@ -208,7 +208,7 @@ def _items(
         else:
             items.append(_Item(entry.id, entry.image, thing, entry.name))
     if there:
-        notes.append(f"{there} of {len(class_of)} objects were left out: the same box is labelled already")
+        notes.append(f"{there} of {len(class_of)} objects were left out: the same object is labelled already")
     if in_test:
         notes.append(f"{in_test} of {len(class_of)} objects were left out: they are in validation or test images")
     return items

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from detection.data.annotations import AnnotationSet, ImageRecord
 from detection.data.coco import read_coco
@@ -106,7 +107,7 @@ def test_nothing_is_labelled_twice_in_later_tasks(found, tmp_path, full):
     second = lesson(found, tmp_path, tasks=first.tasks, task=2)
     assert second.tasks.tasks == (("blue",), ("apple",), ("leaf",))
     assert len(second.annotations.boxes) == 6
-    assert "8 of 14 objects were left out: the same box is labelled already" in second.notes
+    assert "8 of 14 objects were left out: the same object is labelled already" in second.notes
     assert "'pear' has no object left and is no class" in second.notes
     # pictures keep their ids, boxes get new ones
     ids = {image.file_name: image.id for image in first.annotations.images}
@@ -114,6 +115,22 @@ def test_nothing_is_labelled_twice_in_later_tasks(found, tmp_path, full):
     assert second.annotations.box_ids.tolist() == list(range(9, 15))
     record = Learned.load(tmp_path / "learned.json")
     assert [(box.name, box.task) for box in record.boxes] == [("apple", 2)] * 8 + [("leaf", 3)] * 6
+
+
+def test_an_object_is_the_same_although_its_box_is_another_one_now(found, tmp_path, full):
+    name(found, group_1="apple")
+    first = lesson(found, tmp_path)
+
+    def shifted(images):
+        detections = full.predict(images)
+        for each in detections:
+            each.boxes += torch.tensor([2.0, 2.0, 4.0, 4.0])  # IoUs from .58 on
+        return detections
+
+    again = discover(shifted, full.folder, tmp_path / "unknowns2")
+    name(again, group_1="pear")
+    with pytest.raises(DataError, match=r"8 of 8 objects were left out: the same object is labelled already"):
+        lesson(again, tmp_path, tasks=first.tasks, task=2)
 
 
 def test_a_picture_that_was_renamed_is_recognised(found, full, tmp_path):
@@ -140,7 +157,7 @@ def test_what_training_files_label_already_is_left_out(found, full, tmp_path):
     future = (1, 5, 10, 27, 32, "tv")  # where that of 2.png is, but nobody has taught that class
     labelled = annotated(train, [("x.png", 120, 90), ("y.png", 120, 90)], [blue, future], ("blue", "tv"))
     made = lesson(found, tmp_path, labelled=[labelled])
-    assert "1 of 14 objects were left out: the same box is labelled already" in made.notes
+    assert "1 of 14 objects were left out: the same object is labelled already" in made.notes
     of = {image.file_name: i for i, image in enumerate(made.annotations.images)}
     assert made.annotations.images[of["0.png"]].id == 101 and made.annotations.images[of["2.png"]].id == 102
     assert made.annotations.boxes[made.annotations.box_image == of["0.png"]].tolist() == [[60, 40, 78, 58]]
@@ -171,7 +188,7 @@ def test_of_two_boxes_on_one_object_the_surer_stays(full, tmp_path):
     name(found, group_1="apple", group_2="leaf")
     made = lesson(found, tmp_path)
     assert made.tasks.current(2) == ("apple",) and len(made.annotations.boxes) == 8
-    assert "6 of 14 objects were left out: the same box is labelled already" in made.notes
+    assert "6 of 14 objects were left out: the same object is labelled already" in made.notes
 
 
 def test_no_name_at_all_is_refused(found, tmp_path):
