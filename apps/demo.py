@@ -4,6 +4,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 
 from apps import demo_detection as detection
 from apps.demo_page import NEIGHBOURS, add_commands, add_detection, next_commands, pretraining_page
-from apps.detect_train import task_table
 from apps.recipes import load_recipe, shipped_file
 from apps.report.detection import write_detection_report
 from detection.data.scenes import CropSet, cache_folder, make_crops
@@ -172,10 +172,23 @@ class Demo:
         for s in scores:
             table.add_row(s.name, f"{s.knn:.3f}", f"{s.linear:.3f}")
         self.console.print(table)
-        self.console.print(task_table(found.results["by_task"], title="The detector on test scenes"))
+        self.console.print(detector_table(found.results))
         minutes = (time.perf_counter() - self.began) / 60
         said = f"Report: {self.run_dir / 'report.html'}   ({minutes:.1f} minutes)\n\nWith your own pictures:"
         self.console.print(f"{said}\n{next_commands(self.run_dir)}", soft_wrap=True, highlight=False)
+
+
+def detector_table(results: dict[str, Any]) -> Table:
+    """What the detector came to, narrow enough for any terminal."""
+    table = Table(title="The detector on test scenes, in percent", title_justify="left")
+    table.add_column("classes of")
+    for name in ("mAP task 1", "mAP task 2", "U-Recall@10", "U-AP"):
+        table.add_column(name, justify="right")
+    for task, of in zip(results["by_task"], results["forgetting"]["strict"]["map_by_task"], strict=True):
+        values = (*of, *[None] * (2 - len(of)), task["strict"]["u_recall_10"], task["strict"]["u_ap"])
+        known = "task 1" if len(of) == 1 else f"tasks 1 to {len(of)}"
+        table.add_row(known, *("–" if value is None else f"{100 * value:.1f}" for value in values))
+    return table
 
 
 def idle_cores(seconds: float = 0.5) -> int:

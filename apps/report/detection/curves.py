@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from apps.report.detection.figures import KIND_COLOURS, KNOWN_COLOUR, UNKNOWN_COLOUR, Line, lines, reliability, stacked
+from apps.report.detection.figures import (
+    FEW,
+    KIND_COLOURS,
+    KNOWN_COLOUR,
+    UNKNOWN_COLOUR,
+    Line,
+    lines,
+    reliability,
+    stacked,
+)
 from apps.report.detection.run import DetectionRun
 from apps.report.detection.tables import shown
 from apps.report.figures import SOFT
@@ -155,8 +164,8 @@ def write_precision_recall(page: Page, run: DetectionRun, task: int) -> None:
     figures = []
     if drawn:
         caption = (
-            "Precision at each recall at IoU .5, at its best from there on. Known: the mean over classes. A curve ends "
-            "where the detector finds no more objects, whatever the score."
+            "Precision at each recall at IoU .5, at its best from there on. Known: the mean over classes, 0 for "
+            "those of which no more objects are found, whatever the score. Unknown: the curve ends there."
         )
         figures.append((lines(drawn, x="recall", y="precision", limits=(0, 1.05), size=(4.8, 3.6)), caption))
     found = posterior_calibration(compared)
@@ -164,7 +173,7 @@ def write_precision_recall(page: Page, run: DetectionRun, task: int) -> None:
         caption = (
             f"Posterior of being unknown against what is true, on the {int(found.count.sum()):,} objects that were "
             f"found at all: expected calibration error {found.error:.3f}. On the dashed line it could be taken at its "
-            "word. Background is left out: there the posterior has no meaning."
+            f"word; hollow: bins of fewer than {FEW} objects. Background is left out: there the posterior has no meaning."
         )
         figures.append((reliability(found), caption))
     page.figures(*figures)
@@ -183,7 +192,10 @@ def precision_curves(compared: Comparison) -> tuple[Any, Any]:
         if judged.objects[label]
     }
     known = [by_label[label] for label in range(compared.known) if label in by_label]
-    return (np.mean(known, axis=0) if known else None), by_label.get(compared.unknown)
+    unknown = by_label.get(compared.unknown)
+    if unknown is not None:
+        unknown = np.where(unknown > 0, unknown, np.nan)  # the curve ends; of a mean of curves none can end
+    return (np.mean(known, axis=0) if known else None), unknown
 
 
 def _precision(judged: Any, label: int) -> Any:

@@ -20,6 +20,8 @@ KIND_COLOURS = {
     "unknown": WARM, "old": "#7d5ba6", "current": MARK, "distractor": "#c9a227", "background": "#d5dbe2",
 }  # fmt: skip
 _MARKERS = "os^D"
+FEW = 20
+"""Objects in a bin below which the share that came true says little."""
 
 
 def lines(
@@ -119,8 +121,9 @@ def reliability(found: Calibration) -> Figure:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     tidy(above), tidy(below)
     above.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (5, 3)))
-    there = found.count > 0
-    above.plot(found.probability[there], found.share[there], color=MARK, marker="o", linewidth=1.6, markersize=5)
+    firm, weak = found.count >= FEW, (found.count > 0) & (found.count < FEW)
+    above.plot(found.probability[firm], found.share[firm], color=MARK, marker="o", linewidth=1.6, markersize=5)
+    above.plot(found.probability[weak], found.share[weak], "o", markerfacecolor="none", color=SOFT, markersize=5)
     above.set_ylim(-0.03, 1.03)
     above.set_ylabel("share unknown", fontsize=9, color=INK)
     edges = np.linspace(0, 1, len(found.count) + 1)

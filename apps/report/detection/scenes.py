@@ -105,7 +105,7 @@ def caption(judgement: Judgement) -> str:
 
     sentences = [
         _listed("Named rightly", Counter(v.name for v in of("known"))),
-        _listed("Unknown found", [f"{_said(v)} is a {v.truth}" for v in of("found")]),
+        _listed("Unknown found", [f"{_said(v)} is {_a(v.truth)}" for v in of("found")]),
         _listed("Open-set error", [f"{_said(v)} is an unknown {v.truth}" for v in of("open-set")]),
         _listed("No object", Counter(f"unknown on {v.truth}" for v in of("no object"))),
         _listed("Wrong", Counter(_wrong(v) for v in of("wrong"))),
@@ -117,8 +117,12 @@ def caption(judgement: Judgement) -> str:
 def _wrong(verdict: Verdict) -> str:
     if verdict.name == verdict.truth:
         return f"{verdict.name} found once more"
-    place = f"a {verdict.truth}" if verdict.truth not in ("background", "distractor") else verdict.truth
+    place = _a(verdict.truth) if verdict.truth not in ("background", "distractor") else verdict.truth
     return f"{verdict.name} on {place}"
+
+
+def _a(name: str) -> str:
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
 
 
 def _said(verdict: Verdict) -> str:
