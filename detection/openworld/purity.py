@@ -1,11 +1,9 @@
 """What pseudo-unknowns really lie on; for measuring only, with annotations that training never sees."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -14,72 +12,53 @@ from detection.openworld.sampling import OBJECT_IOU, RegionSample
 KINDS = ("unknown", "old", "current", "distractor", "background")
 """What a region may lie on: an object of no task so far; one of an earlier task, unlabelled now; a labelled one of the
 current task; a pasted piece that is no object; none of these."""
+UNKNOWN_KIND, OLD, CURRENT, DISTRACTOR, BACKGROUND_KIND = range(5)
 
 
-@dataclass(frozen=True)
-class Purity:
-    """How many pseudo-unknowns lie on what, and how many of as many random proposals. Adds up over images and steps.
+@torch.no_grad()
+def purity_counts(sample: RegionSample, boxes: Float[Tensor, "g 4"], kinds: Int[Tensor, " g"]) -> Int[Tensor, "2 5"]:
+    """What the pseudo-unknowns of an image lie on, and what as many random proposals do, by `KINDS`.
 
-    Attributes:
-        chosen, random: counts in the order of `KINDS`.
-    """
-
-    chosen: tuple[int, ...] = (0,) * len(KINDS)
-    random: tuple[int, ...] = (0,) * len(KINDS)
-
-    def __add__(self, other: "Purity") -> "Purity":
-        return Purity(_added(self.chosen, other.chosen), _added(self.random, other.random))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Counts and shares by kind, and how many times the random proposals' share of unknown objects is reached.
-
-        Shares and the ratio are None where there is nothing to divide by.
-        """
-        shares = {name: _share(getattr(self, name)) for name in ("chosen", "random")}
-        of_unknown = [shares[name][KINDS[0]] for name in ("chosen", "random")]
-        return {
-            **{name: dict(zip(KINDS, getattr(self, name))) for name in ("chosen", "random")},
-            **{f"{name}_share": share for name, share in shares.items()},
-            "times_random": of_unknown[0] / of_unknown[1] if of_unknown[0] is not None and of_unknown[1] else None,
-        }
-
-
-def _added(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(x + y for x, y in zip(a, b))
-
-
-def _share(counts: Iterable[int]) -> dict[str, float | None]:
-    counts = list(counts)
-    total = sum(counts)
-    return {kind: count / total if total else None for kind, count in zip(KINDS, counts)}
-
-
-def purity(sample: RegionSample, boxes: Float[Tensor, "g 4"], kinds: Int[Tensor, " g"]) -> Purity:
-    """What the pseudo-unknowns of an image lie on, and what as many random proposals do.
+    Counts add up over images and steps. Nothing is read back from a device.
 
     Args:
         sample: of one image, from `OpenWorldHead.label`.
         boxes: (g, 4) everything that is in the image, labelled or not, in the sample's pixels.
         kinds: (g,) index into `KINDS` of each.
 
-    Returns:
-        Counts. A region lies on the box that it overlaps best, if by an IoU of at least `OBJECT_IOU`.
-
     Raises:
         ValueError: `kinds` is not one per box.
     """
     if kinds.shape != boxes.shape[:1]:
         raise ValueError(f"kinds must be one per box, ({len(boxes)},), not {tuple(kinds.shape)}")
-    chosen = _counts(sample.boxes[sample.pseudo], boxes, kinds)
     # Where fewer were chosen than wanted, the first random ones: those are in random order.
-    return Purity(chosen, _counts(sample.random[: sum(chosen)], boxes, kinds))
+    as_many = torch.arange(len(sample.random), device=sample.random.device) < sample.pseudo.sum()
+    as_many &= (sample.random[:, 2:] > sample.random[:, :2]).all(dim=1)
+    return torch.stack(
+        [_count(sample.boxes, sample.pseudo, boxes, kinds), _count(sample.random, as_many, boxes, kinds)]
+    )
 
 
-def _counts(regions: Tensor, boxes: Tensor, kinds: Tensor) -> tuple[int, ...]:
-    regions = regions[(regions[:, 2:] > regions[:, :2]).all(dim=1)]
-    background = len(KINDS) - 1
-    if len(boxes) == 0 or len(regions) == 0:
-        return (0,) * background + (len(regions),)
-    best, which = box_iou(regions, boxes.to(regions)).max(dim=1)
-    found = torch.where(best >= OBJECT_IOU, kinds.to(regions.device)[which], background)
-    return tuple(found.bincount(minlength=len(KINDS)).tolist())
+def _count(
+    regions: Float[Tensor, "n 4"], counted: Bool[Tensor, " n"], truth: Float[Tensor, "g 4"], kinds: Int[Tensor, " g"]
+) -> Int[Tensor, " 5"]:
+    """A region lies on the box that it overlaps best, if by an IoU of at least `OBJECT_IOU`."""
+    where = torch.full((len(regions),), BACKGROUND_KIND, device=regions.device)
+    if len(truth) and len(regions):
+        overlap, which = box_iou(truth.to(regions), regions).max(dim=0)
+        where = torch.where(overlap >= OBJECT_IOU, kinds.to(regions.device)[which], where)
+    return torch.nn.functional.one_hot(where, len(KINDS)).mul(counted[:, None]).sum(dim=0)
+
+
+def shares(counts: Int[Tensor, " 5"]) -> dict[str, float | None]:
+    """The share of each kind, and under "count" of how many; shares of none are None."""
+    total = int(counts.sum())
+    values: dict[str, int] = dict(zip(KINDS, counts.tolist(), strict=True))
+    return {"count": total, **{kind: value / total if total else None for kind, value in values.items()}}
+
+
+def purity(counts: Int[Tensor, "2 5"]) -> dict[str, Any]:
+    """Shares by kind, of the pseudo-unknowns and of random proposals, and how many times purer the former are."""
+    chosen, random = (shares(row) for row in counts)
+    times = chosen["unknown"] / random["unknown"] if chosen["unknown"] is not None and random["unknown"] else None
+    return {"chosen": chosen, "random": random, "times_random": times}

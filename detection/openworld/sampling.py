@@ -62,7 +62,7 @@ class RegionSample:
         pseudo: (s,) whether the label unknown was given by the `UnknownLabeler` and not by a person.
         rows: (s,) which candidates these are: labelled boxes first, then the proposals.
         random: (k, 4) as many proposals as were labelled unknown, drawn among those that could have been, whatever
-            their objectness: what `purity` compares the choice with. Boxes without area where there are fewer.
+            their objectness: what `purity_counts` compares the choice with. Boxes without area where there are fewer.
     """
 
     boxes: Float[Tensor, "s 4"]

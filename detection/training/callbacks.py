@@ -7,9 +7,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from detection.openworld.purity import KINDS, purity, purity_counts, shares
 from detection.training.augmenting import flip_boxes
 from detection.training.batches import Batch
-from detection.training.purity import KINDS, Truth, count_kinds, shares
+from detection.training.truth import Truth
 from sslcore.distributed import all_reduce_sum, rank, world_size
 from sslcore.storage import RunDirectory
 from sslcore.training.display import Display
@@ -129,12 +130,7 @@ class PurityWatch(pl.Callback):
             if batch.mirrored[i]:
                 boxes = flip_boxes(boxes, batch.images[i].shape[-1])
             boxes = (boxes * torch.tensor([*output.scales[i], *output.scales[i]])).to(sample.boxes)
-            kinds = kinds.to(boxes.device)
-            # Where fewer were chosen than wanted, the first random ones: those are in random order.
-            many = torch.arange(len(sample.random), device=boxes.device) < sample.pseudo.sum()
-            many &= (sample.random[:, 2:] > sample.random[:, :2]).all(dim=1)
-            self._window[0] += count_kinds(sample.boxes, sample.pseudo, boxes, kinds)
-            self._window[1] += count_kinds(sample.random, many, boxes, kinds)
+            self._window += purity_counts(sample, boxes, kinds.to(boxes.device))
 
     def window(self) -> dict[str, float]:
         """Shares since the last call, of all processes; nothing if no label was given."""
@@ -145,8 +141,8 @@ class PurityWatch(pl.Callback):
         return {name: value for name, value in named.items() if value is not None}
 
     def totalled(self) -> dict[str, Any]:
-        """What `purity_of` says of the whole stage; every process must call this."""
-        return purity_of(all_reduce_sum(self.totals + self._window)[0].cpu())
+        """What `purity` says of the whole stage; every process must call this."""
+        return purity(all_reduce_sum(self.totals + self._window)[0].cpu())
 
     def state_dict(self) -> dict[str, Any]:
         # Every process is asked; what is kept is the first one's, and is given to it alone.
@@ -158,19 +154,12 @@ class PurityWatch(pl.Callback):
             self.totals, self._window = state["totals"], state["window"]
 
 
-def purity_of(totals: Tensor) -> dict[str, Any]:
-    """Shares by kind, of the pseudo-unknowns and of random proposals, and how many times purer the former are."""
-    chosen, random = (shares(counts) for counts in totals)
-    times = chosen["unknown"] / random["unknown"] if chosen["unknown"] is not None and random["unknown"] else None
-    return {"chosen": chosen, "random": random, "times_random": times}
-
-
 def stage_record(train: dict[str, Any]) -> dict[str, Any]:
     """What results say of a stage, from the state in its last checkpoint."""
     states = train["callbacks"]
-    meter, purity = states[Meter.__qualname__], states.get(PurityWatch.__qualname__)
+    meter, watched = states[Meter.__qualname__], states.get(PurityWatch.__qualname__)
     return {
         "seconds": meter["seconds"],
-        "purity": purity_of(purity["totals"] + purity["window"]) if purity else None,
+        "purity": purity(watched["totals"] + watched["window"]) if watched else None,
         "loss": {name: pairs[-1][1] for name, pairs in meter["terms"].items()},
     }

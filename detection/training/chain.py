@@ -23,11 +23,11 @@ from detection.training.model import build_engine, check_info, description, rest
 from detection.training.module import Place
 from detection.training.previous import Look, previous_boxes
 from detection.training.processes import agreed, device_here
-from detection.training.purity import Truth
 from detection.training.reading import Reader
 from detection.training.recipe import DetectionRecipe, StageSettings
 from detection.training.sharing import Stopped, share
 from detection.training.stage import StageOutcome, tensorboard, train_stage
+from detection.training.truth import Truth
 from sslcore.distributed import rank, world_size
 from sslcore.errors import CheckpointError, ConfigError
 from sslcore.random import hash_seed

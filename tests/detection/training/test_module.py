@@ -9,15 +9,14 @@ import torch
 from support.drawn import TASKS, drawn_recipe
 
 from detection.data.views import train_view
-from detection.openworld.purity import KINDS
 from detection.structures import FIRST_KNOWN, Detections
 from detection.training.layout import Layout
 from detection.training.module import rate_factor
 from detection.training.previous import previous_boxes
-from detection.training.purity import Truth, count_kinds, shares
 from detection.training.recipe import StageSettings
 from detection.training.runner import Chain
 from detection.training.samples import Part, Plan, TrainingSet, every_image
+from detection.training.truth import Truth
 
 
 def test_the_rate_rises_then_drops_at_milestones():
@@ -81,19 +80,6 @@ def test_truth_knows_what_training_does_not_see(drawn):
     of = {"red": 1, "green": 1, "blue": 2, "yellow": 2, "grey": 0}
     assert kinds.tolist() == [*(of[annotations.categories[c]] for c in annotations.box_category[rows]), 3]
     assert boxes[-1].tolist() == [1, 1, 8, 8] and len(boxes) == len(rows) + 1
-
-
-def test_kinds_are_counted_by_best_overlap():
-    truth, kinds = torch.tensor([[0.0, 0, 10, 10], [20.0, 0, 30, 10]]), torch.tensor([0, 3])
-    boxes = torch.tensor([[0.0, 0, 10, 9], [20.0, 0, 30, 10], [40.0, 0, 50, 10], [0.0, 0, 10, 4.9], [0.0, 0, 10, 5]])
-    counted = torch.tensor([True, True, True, True, True])
-    assert count_kinds(boxes, counted, truth, kinds).tolist() == [2, 0, 0, 1, 2]
-    assert count_kinds(boxes, ~counted, truth, kinds).tolist() == [0] * 5
-    assert count_kinds(boxes, counted, truth[:0], kinds[:0]).tolist() == [0, 0, 0, 0, 5]
-    assert shares(torch.tensor([1, 0, 0, 0, 3])) == {
-        "count": 4, "unknown": 0.25, "old": 0, "current": 0, "distractor": 0, "background": 0.75,
-    }  # fmt: skip
-    assert shares(torch.zeros(5, dtype=torch.int64))["unknown"] is None and len(KINDS) == 5
 
 
 def test_previous_boxes_are_those_called_known_and_are_looked_for_once(tmp_path, drawn):

@@ -1,20 +1,14 @@
-"""What lies under the pseudo-unknowns: measured against the complete annotation, which training itself never sees."""
+"""The complete annotation of training images, which training itself never sees: what pseudo-unknowns are judged by."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchvision.ops import box_iou
 
-from detection.openworld.purity import KINDS
-from detection.openworld.sampling import OBJECT_IOU
+from detection.openworld.purity import CURRENT, DISTRACTOR, OLD, UNKNOWN_KIND
 from detection.tasks import TaskSet
 from detection.training.samples import TrainingSet
-
-UNKNOWN_KIND, OLD, CURRENT, DISTRACTOR, BACKGROUND_KIND = range(5)
 
 
 class Truth:
@@ -51,25 +45,3 @@ class Truth:
 def _rows(values: Any, groups: Any, group: int) -> tuple[Any, Any]:
     first, last = np.searchsorted(groups, [group, group + 1])
     return values[first:last], slice(int(first), int(last))
-
-
-@torch.no_grad()
-def count_kinds(
-    boxes: Float[Tensor, "n 4"], counted: Bool[Tensor, " n"], truth: Float[Tensor, "m 4"], kinds: Int[Tensor, " m"]
-) -> Int[Tensor, " 5"]:
-    """How many of the counted boxes lie on what: the kind of whatever they overlap best, by an IoU of at least 0.5.
-
-    Reads nothing back from a device.
-    """
-    where = torch.full((len(boxes),), BACKGROUND_KIND, device=boxes.device)
-    if len(truth) and len(boxes):
-        overlap, which = box_iou(truth.to(boxes), boxes).max(dim=0)
-        where = torch.where(overlap >= OBJECT_IOU, kinds.to(boxes.device)[which], where)
-    return torch.nn.functional.one_hot(where, len(KINDS)).mul(counted[:, None]).sum(dim=0)
-
-
-def shares(counts: Tensor) -> dict[str, float | None]:
-    """The share of each kind, and under "count" of how many; shares of none are None."""
-    total = int(counts.sum())
-    values: Mapping[str, int] = dict(zip(KINDS, counts.tolist(), strict=True))
-    return {"count": total, **{kind: value / total if total else None for kind, value in values.items()}}
