@@ -111,8 +111,8 @@ def test_baselines_and_single_parts_are_recipes(tmp_path, drawn, changes):
 
 def test_it_learns_what_is_easy_to_see(tmp_path, drawn):
     recipe = drawn_recipe(
-        tasks=1, first={"steps": 150, "lr": 0.05, "schedule": "cosine"}, unknowns={"per_image": 0}, decision={"fit": "none"},
-        network={"width": 8, "representation": 64}, checkpoint_every=100,
+        tasks=1, first={"steps": 150, "lr": 0.05, "schedule": "cosine"}, unknowns={"per_image": 0},
+        network={"width": 8, "representation": 64}, decision={"fit": "none"}, checkpoint_every=100,
     )  # fmt: skip
     outcome = run_detection(tmp_path / "run", recipe, drawn)
     losses = [line["loss"] for line in read_metrics(tmp_path / "run") if line["stage"] == "train"]
