@@ -100,8 +100,8 @@ class OpenWorldHead(nn.Module):
             previous: (q_i, 4) boxes that the previous task's model calls known.
 
         Raises:
-            ValueError: the lists differ in length, or a target's label is not one of the label space (looked at on the
-                CPU only).
+            ValueError: the lists differ in length; or a target's label is not one of the label space, or a box of it
+                not finite (looked at on the CPU only).
         """
         images = {len(proposals), len(objectness), len(targets)} | ({len(previous)} if previous is not None else set())
         if len(images) != 1:
@@ -130,11 +130,7 @@ class OpenWorldHead(nn.Module):
         labelling: bool,
         previous: Tensor | None,
     ) -> RegionSample:
-        if target.labels.device.type == "cpu" and len(target.labels) and int(target.labels.max()) >= self.outputs:
-            raise ValueError(
-                f"image {target.key} has an object labelled {int(target.labels.max())}, but there are {self.outputs} "
-                "labels: grow the head before training on a task's classes"
-            )
+        self._check_target(target)
         candidates = match(proposals, target)
         moment = Moment(self.seed, step, target.key)
         choice = None
@@ -150,6 +146,18 @@ class OpenWorldHead(nn.Module):
             labelled = candidates.boxes[: candidates.labelled]
             drawn = self.labeler.relabel_as_ore(drawn, torch.cat([own, objectness])[drawn.rows], labelled)
         return replace(drawn, random=choice.random)
+
+    def _check_target(self, target: Target) -> None:
+        """On the CPU only: a GPU would have to be waited for."""
+        if target.labels.device.type != "cpu" or not len(target.labels):
+            return
+        if (highest := int(target.labels.max())) >= self.outputs:
+            raise ValueError(
+                f"image {target.key} has an object labelled {highest}, but there are {self.outputs} labels: grow the "
+                "head before training on a task's classes"
+            )
+        if not bool(target.boxes.isfinite().all()):
+            raise ValueError(f"image {target.key} has a labelled box that is not finite: correct its annotation")
 
     def losses(
         self, features: Float[Tensor, "n d"], logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]

@@ -250,6 +250,10 @@ def test_what_does_not_fit_is_refused():
     target.labels[0] = 5
     with pytest.raises(ValueError, match="image 3 has an object labelled 5, but there are 5 labels: grow"):
         labelled(head, (proposals, objectness, target))
+    proposals, objectness, target = image(3)
+    target.boxes[0, 1] = torch.nan
+    with pytest.raises(ValueError, match="image 3 has a labelled box that is not finite"):
+        labelled(head, (proposals, objectness, target))
     with pytest.raises(ValueError, match="must be one per image"):
         head.label([proposals], [objectness], [], step=0, progress=0.5)
     for names in ((), ("cat", "cat")):
