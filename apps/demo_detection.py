@@ -77,26 +77,25 @@ class Learning:
         seed: of everything.
         threads: CPU threads.
         share: of the recipe's steps.
-        changes: further settings, as on the command line.
     """
 
-    def __init__(
-        self, demo_dir: Path, *, seed: int, threads: int, share: float = 1.0, changes: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, demo_dir: Path, *, seed: int, threads: int, share: float = 1.0) -> None:
         self.demo_dir, self.run_dir, self.folder = demo_dir, demo_dir / DETECTION, demo_dir / UNKNOWNS
+        begun = self.run_dir / "recipe.yaml"
+        self.recipe, self.text = (
+            load_recipe(str(begun), DetectionRecipe, [f"--threads={threads}"])  # whatever has come to ship since
+            if begun.exists()
+            else self._new(seed, threads, share)
+        )
+        self.data = self._open(threads)
+
+    def _new(self, seed: int, threads: int, share: float) -> tuple[DetectionRecipe, str]:
         file = str(shipped_file("demo", "detection"))
         base, _ = load_recipe(file, DetectionRecipe)
         stages = {"first": base.first, "later": base.later, "finetune": base.finetune}
-        self.recipe, self.text = load_recipe(
-            file,
-            DetectionRecipe,
-            [
-                f"--network.weights={demo_dir}", f"--seed={seed}", f"--data.seed={seed}", f"--threads={threads}",
-                *(f"--{name}.steps={max(1, round(share * stage.steps))}" for name, stage in stages.items()),
-                *changes,
-            ],
-        )  # fmt: skip
-        self.data = self._open(threads)
+        steps = (f"--{name}.steps={max(1, round(share * stage.steps))}" for name, stage in stages.items())
+        common = (f"--network.weights={self.demo_dir}", f"--seed={seed}", f"--data.seed={seed}", f"--threads={threads}")
+        return load_recipe(file, DetectionRecipe, [*common, *steps])
 
     def _open(self, threads: int) -> OpenWorldData:
         settings = self.recipe.data

@@ -181,6 +181,14 @@ def test_steps_in_proportion(tmp_path, monkeypatch):
     assert (least.first.steps, least.later.steps, least.finetune.steps) == (1, 1, 1)
 
 
+def test_a_run_goes_on_with_the_recipe_it_was_begun_with(small, tmp_path):
+    path = tmp_path / "demo"
+    (path / "detection").mkdir(parents=True)
+    begun = drawn_recipe(first={"steps": 77})
+    (path / "detection" / "recipe.yaml").write_text(dump(begun))
+    assert Learning(path, seed=9, threads=1).recipe == begun.model_copy(update={"threads": 1})
+
+
 def test_what_groups_really_are():
     group = Group(1, np.array([0, 2, 3]), np.ones(3))
     found = FoundGroups(None, None, None, ["ship", "key", "ship", "no object"], 4)

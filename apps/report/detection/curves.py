@@ -173,7 +173,8 @@ def write_precision_recall(page: Page, run: DetectionRun, task: int) -> None:
         caption = (
             f"Posterior of being unknown against what is true, on the {int(found.count.sum()):,} objects that were "
             f"found at all: expected calibration error {found.error:.3f}. On the dashed line it could be taken at its "
-            f"word; hollow: bins of fewer than {FEW} objects. Background is left out: there the posterior has no meaning."
+            f"word; hollow: bins of fewer than {FEW} objects. Background is left out: there the posterior has no "
+            "meaning."
         )
         figures.append((reliability(found), caption))
     page.figures(*figures)
