@@ -395,7 +395,7 @@ def test_a_continued_run_keeps_what_determines_its_weights(surnia, calls, tmp_pa
     code, _, err = surnia("detect", "train", "openscenes_small", "--tasks", "2", "--resume", "--first.steps", "3")
     assert code == 2
     assert err == (
-        "command line: --first.steps  first.steps is 3, but runs/openscenes_small-1 was begun with 1000: leave it as "
+        "command line: --first.steps  first.steps is 3, but runs/openscenes_small-1 was begun with 1200: leave it as "
         "it was, or begin a new run (without --resume)\n"
     )
     # More tasks, and where things are computed, may be changed.
