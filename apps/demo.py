@@ -181,12 +181,12 @@ class Demo:
 def detector_table(results: dict[str, Any]) -> Table:
     """What the detector came to, narrow enough for any terminal."""
     table = Table(title="The detector on test scenes, in percent", title_justify="left")
-    table.add_column("classes of")
+    table.add_column("having learnt")
     for name in ("mAP task 1", "mAP task 2", "U-Recall@10", "U-AP"):
         table.add_column(name, justify="right")
     for task, of in zip(results["by_task"], results["forgetting"]["strict"]["map_by_task"], strict=True):
         values = (*of, *[None] * (2 - len(of)), task["strict"]["u_recall_10"], task["strict"]["u_ap"])
-        known = "task 1" if len(of) == 1 else f"tasks 1 to {len(of)}"
+        known = "task 1" if len(of) == 1 else f"tasks 1 and {len(of)}"
         table.add_row(known, *("–" if value is None else f"{100 * value:.1f}" for value in values))
     return table
 
