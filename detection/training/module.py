@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from detection.training.augmenting import augment, flip_boxes
 from detection.training.batches import Batch, BatchStream
 from detection.training.layout import Stage
 from detection.training.recipe import DetectionRecipe, StageSettings
-from sslcore.training.random_state import random_state, restore_random_state
+from sslcore.training.resumable import ResumableModule
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Place:
         return f"task {self.task}, {self.stage}"
 
 
-class StageModule(pl.LightningModule):
+class StageModule(ResumableModule):
     """Trains the engine for one stage: its losses summed, memory written after the optimiser's step.
 
     Args:
@@ -75,7 +74,6 @@ class StageModule(pl.LightningModule):
         self.description = description
         self.watchers: list[Callable[[Batch, Any], None]] = []  # see every step's labelled regions
         self._remembered: tuple[Any, ...] | None = None
-        self._random_state: dict[str, Any] | None = None
 
     # --- data
 
@@ -141,26 +139,6 @@ class StageModule(pl.LightningModule):
     @property
     def batches(self) -> int:
         return self.settings.steps
-
-    @property
-    def accumulate(self) -> int:
-        return 1
-
-    def before_checkpoint(self) -> None:
-        pass
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["surnia"] = {**self.description, "step": self.global_step}
-        checkpoint["random"] = random_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._random_state = checkpoint["random"]
-
-    def on_train_start(self) -> None:
-        # As late as possible: setting up a resumed stage draws random numbers too.
-        if self._random_state is not None:
-            restore_random_state(self._random_state)
-            self._random_state = None
 
 
 def build_sgd(model: nn.Module, recipe: DetectionRecipe, settings: StageSettings) -> Optimizer:

@@ -8,7 +8,6 @@ stream, and Lightning's rules for restarts at the start, the end and between epo
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -21,7 +20,7 @@ from sslcore.pretrain.data import ImageArray, ImageFiles, RawBatch, TrainLoader,
 from sslcore.pretrain.method import Batch, Method, Progress, StepResult
 from sslcore.pretrain.optim import build_optimizer, build_schedule
 from sslcore.pretrain.recipe import Recipe
-from sslcore.training.random_state import random_state, restore_random_state
+from sslcore.training.resumable import ResumableModule
 
 Images = ImageArray | ImageFiles
 
@@ -67,7 +66,7 @@ class Plan:
         self.updates_per_epoch = self.steps_per_epoch / recipe.accumulate
 
 
-class Pretraining(pl.LightningModule):
+class Pretraining(ResumableModule):
     """Runs a `Method`: makes its views, calls its four hooks, keeps everything that a resumed run needs.
 
     Args:
@@ -92,6 +91,7 @@ class Pretraining(pl.LightningModule):
         self.method = method
         self.images = images
         self.recipe = recipe
+        self.accumulate = recipe.accumulate
         self.views = views
         self.eval_view = eval_view
         self.description = description
@@ -101,7 +101,6 @@ class Pretraining(pl.LightningModule):
         self.stream: EpochStream | None = None
         self._remembered: list[Any] = []
         self._progress = Progress(step=0, total_steps=self.plan.updates, epoch=0.0)
-        self._random_state: dict[str, Any] | None = None
 
     # --- data
 
@@ -208,27 +207,10 @@ class Pretraining(pl.LightningModule):
     def batches(self) -> int:
         return self.plan.batches
 
-    @property
-    def accumulate(self) -> int:
-        return self.recipe.accumulate
-
     def before_checkpoint(self) -> None:
         if self.stream is not None:
             self.stream.loader.merge_bad()  # each process met its own share of the images
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["surnia"] = {**self.description, "step": self.global_step}
-        checkpoint["random"] = random_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._random_state = checkpoint["random"]
-
     def teardown(self, stage: str) -> None:
         if self.stream is not None:
             self.stream.loader.close()
-
-    def on_train_start(self) -> None:
-        # As late as possible: setting up a resumed run draws random numbers that the first run drew before it began.
-        if self._random_state is not None:
-            restore_random_state(self._random_state)
-            self._random_state = None

@@ -9,6 +9,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from sslcore.errors import CheckpointError
 from sslcore.storage import StopSignals, load_checkpoint, prune_checkpoints, save_checkpoint, step_folder
+from sslcore.training.resumable import ResumableModule
 
 
 class FolderCheckpoints(CheckpointIO):
@@ -24,24 +25,6 @@ class FolderCheckpoints(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         raise CheckpointError("checkpoints are pruned by Surnia alone, after the newest one has verified")
-
-
-class Resumable(Protocol):
-    """What `Checkpoints` asks of the module that it saves.
-
-    Attributes:
-        batches: batches of the whole run.
-        accumulate: batches an optimiser step.
-    """
-
-    @property
-    def batches(self) -> int: ...
-
-    @property
-    def accumulate(self) -> int: ...
-
-    def before_checkpoint(self) -> None:
-        """Bring together what the processes hold apart, before the first one writes."""
 
 
 class Numbered(Protocol):
@@ -80,7 +63,7 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Numbered, batch_idx: int
     ) -> None:
         done = batch.step + 1
-        module: Resumable = pl_module
+        module: ResumableModule = pl_module
         if done % module.accumulate:
             return
         stop = self.signals.received is not None
