@@ -34,8 +34,8 @@ from detection.training import fitting
 from detection.training.inference import image_batches
 from detection.training.layout import Layout, read_json
 from detection.training.model import restore_engine
-from detection.training.processes import device_here
 from detection.training.recipe import DecisionSettings, DetectionRecipe
+from sslcore.training.machine import device_here
 
 TOP = 10
 """Unknown detections an image that every row may have."""

@@ -33,11 +33,10 @@ def unknown_score(probabilities: Float[Tensor, "n c"], taught: Bool[Tensor, ""] 
     """How sure it is that a region, if it is nothing known, is an object at all.
 
     A high energy says that a region is nothing known, and most of what is nothing known is background. The classifier
-    was taught to tell unknown objects from background by pseudo-unknowns: its p(unknown) says it best, better than
-    objectness, their products, or either times the posterior (docs/results/openworld.md). Where nothing was labelled
-    unknown, what is left of the foreground beside the likeliest known class takes its place. The root, because one
-    class shares with background what all known classes share with it: without it, unknown boxes lose every contest
-    with known ones of less than the score floor.
+    was taught to tell unknown objects from background by pseudo-unknowns, and its p(unknown) says it about as well as
+    anything that was tried, at the least cost to known boxes (docs/results/openworld.md). Where nothing was labelled
+    unknown, what is left of the foreground beside the likeliest known class takes its place. The root, because
+    p(unknown) is small: without it fewer unknown boxes pass the score floor.
 
     Args:
         probabilities: (n, 2 + K).

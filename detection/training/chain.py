@@ -22,7 +22,7 @@ from detection.training.lessons import Lessons
 from detection.training.model import build_engine, check_info, description, restore_engine, save_engine
 from detection.training.module import Place
 from detection.training.previous import Look, previous_boxes
-from detection.training.processes import agreed, device_here
+from detection.training.processes import agreed
 from detection.training.reading import Reader
 from detection.training.recipe import DetectionRecipe, StageSettings
 from detection.training.sharing import Stopped, share
@@ -33,6 +33,7 @@ from sslcore.errors import CheckpointError, ConfigError
 from sslcore.random import hash_seed
 from sslcore.storage import RunDirectory, load_checkpoint
 from sslcore.storage.checkpoint import read_info
+from sslcore.training.machine import device_here
 from sslcore.training.resuming import Say
 
 

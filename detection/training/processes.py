@@ -1,6 +1,5 @@
 """The processes of a run, brought together before anything is decided, so that all of them decide alike."""
 
-import os
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,21 +11,9 @@ from torch import nn
 from detection.training.recipe import DetectionRecipe
 from sslcore.distributed import world_size
 from sslcore.errors import ConfigError
+from sslcore.training.checkpoints import FolderCheckpoints
 from sslcore.training.lightning import PRECISION
-
-
-def device_here() -> torch.device:
-    """Where this process trains; each of several on a machine has a GPU of its own."""
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
-    )
-
-
-def processes_here(recipe: DetectionRecipe) -> int:
-    """Processes on this machine."""
-    if recipe.devices != "auto":
-        return recipe.devices
-    return torch.cuda.device_count() if torch.cuda.is_available() else 1
+from sslcore.training.machine import device_here, processes_here
 
 
 def check_machine(recipe: DetectionRecipe) -> None:
@@ -34,7 +21,7 @@ def check_machine(recipe: DetectionRecipe) -> None:
     problems = []
     if recipe.precision == "16" and not torch.cuda.is_available():
         problems.append("precision: 16 needs a CUDA GPU, and there is none here; use bf16 or 32")
-    processes = processes_here(recipe) * recipe.nodes
+    processes = processes_here(recipe.devices) * recipe.nodes
     if recipe.batch_size % processes:
         problems.append(f"batch_size: {recipe.batch_size} does not divide among {processes} processes")
     if problems:
@@ -44,15 +31,13 @@ def check_machine(recipe: DetectionRecipe) -> None:
 def build_trainer(recipe: DetectionRecipe, callbacks: list[pl.Callback], logger: Any = False) -> pl.Trainer:
     """A Lightning trainer of one stage; it leaves data, checkpoints, progress and signals to us."""
     strategy: Any = "auto"
-    several = processes_here(recipe) * recipe.nodes > 1
+    several = processes_here(recipe.devices) * recipe.nodes > 1
     if several:
         # Buffers are prototypes and statistics: every process computes them itself, none need be sent each step.
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
-    from sslcore.training.checkpoints import FolderCheckpoints
-
     return pl.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
-        devices=processes_here(recipe),
+        devices=processes_here(recipe.devices),
         num_nodes=recipe.nodes,
         strategy=strategy,
         precision=PRECISION[recipe.precision],
@@ -76,7 +61,7 @@ def bring_together(recipe: DetectionRecipe) -> None:
 
     Lightning would do both only when the first stage trains; a resumed run may have to evaluate first.
     """
-    if processes_here(recipe) * recipe.nodes == 1 or dist.is_initialized():
+    if processes_here(recipe.devices) * recipe.nodes == 1 or dist.is_initialized():
         return
     strategy: Any = build_trainer(recipe, []).strategy
     strategy.launcher.launch(lambda: None)

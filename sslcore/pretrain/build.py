@@ -1,7 +1,5 @@
 """From a recipe to what is trained: data opened, networks made, and everything checked that can be known beforehand."""
 
-import os
-
 import torch
 
 from sslcore.augment import EvalView, RandomView, ViewSpec
@@ -12,6 +10,7 @@ from sslcore.pretrain.data import open_images
 from sslcore.pretrain.loop import Images, Plan, Pretraining
 from sslcore.pretrain.methods import build_method
 from sslcore.pretrain.recipe import PCLSettings, Recipe, ViewSettings
+from sslcore.training.machine import device_here, processes_here
 
 
 def build(recipe: Recipe, images: Images | None = None) -> Pretraining:
@@ -28,7 +27,7 @@ def build(recipe: Recipe, images: Images | None = None) -> Pretraining:
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     if images is None:
-        images = open_images(recipe.data, split="train", device=training_device(), processes=processes_here(recipe))
+        images = open_images(recipe.data, split="train", device=device_here(), processes=processes_here(recipe.devices))
     if recipe.method.needs_labels and images.labels is not None:
         images = images.labelled()
     check_fit(recipe, images)
@@ -73,20 +72,6 @@ def start_from(encoder: Backbone, source: str) -> None:
     encoder.load_state_dict(weights)
 
 
-def training_device() -> torch.device:
-    """Where this process will train; each of several on a machine has a GPU of its own."""
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
-    )
-
-
-def processes_here(recipe: Recipe) -> int:
-    """Processes on this machine."""
-    if recipe.devices != "auto":
-        return recipe.devices
-    return torch.cuda.device_count() if torch.cuda.is_available() else 1
-
-
 def check_fit(recipe: Recipe, images: Images) -> None:
     """Everything about recipe, data and machine that can be known before the first step. All problems at once."""
     method, problems = recipe.method, []
@@ -107,7 +92,7 @@ def check_fit(recipe: Recipe, images: Images) -> None:
         problems.append("precision: 16 needs a CUDA GPU, and there is none here; use bf16 or 32")
     if recipe.sync_batchnorm and not torch.cuda.is_available():
         problems.append("sync_batchnorm: needs CUDA GPUs, and there is none here; leave it false")
-    processes = processes_here(recipe) * recipe.nodes
+    processes = processes_here(recipe.devices) * recipe.nodes
     if recipe.batch_size % processes:
         problems.append(f"batch_size: {recipe.batch_size} does not divide among {processes} processes")
     elif splits := recipe.batch_size // processes % getattr(method, "norm_splits", 1):

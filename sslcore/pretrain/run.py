@@ -13,7 +13,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from sslcore.errors import DataError
-from sslcore.pretrain.build import build, processes_here
+from sslcore.pretrain.build import build
 from sslcore.pretrain.callbacks import KNNProbe, Meter, Say, Watch
 from sslcore.pretrain.data import ImageArray, NoSuchSplit, iterate_eval, open_images
 from sslcore.pretrain.diagnostics import Health
@@ -28,6 +28,7 @@ from sslcore.storage import (
 )
 from sslcore.training.checkpoints import Checkpoints, FolderCheckpoints
 from sslcore.training.lightning import PRECISION, silenced
+from sslcore.training.machine import processes_here
 from sslcore.training.resuming import resume_point
 
 
@@ -165,7 +166,7 @@ def fit(
 def build_trainer(recipe: Recipe, run: Path | None, callbacks: list[pl.Callback], done: int) -> pl.Trainer:
     """A Lightning trainer that leaves data, checkpoints, progress and signals to us; `done` steps are behind it."""
     on_gpu = torch.cuda.is_available()
-    processes = processes_here(recipe)
+    processes = processes_here(recipe.devices)
     strategy: Any = "auto"
     if processes * recipe.nodes > 1:
         # Buffers are queues and running statistics: every process computes them itself, none need be sent each step.

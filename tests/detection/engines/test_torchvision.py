@@ -5,7 +5,7 @@ from torch import nn
 
 from detection.engines.torchvision import build_detector
 from detection.structures import FIRST_KNOWN, UNKNOWN, Target
-from detection.training.recipe import NetworkSettings
+from detection.training.recipe import DetectionRecipe, NetworkSettings
 from sslcore.errors import CheckpointError, ConfigError
 from sslcore.nn import build_backbone
 from sslcore.storage import write_weights
@@ -315,3 +315,10 @@ def test_unknown_objects_that_are_labelled_are_trained_on():
     out = step(detector, images, targets)
     assert all(((s.labels == UNKNOWN) & s.regress).any() for s in out.samples)
     assert out.losses["boxes"] > 0
+
+
+def test_the_recipe_says_how_anchors_are_sampled():
+    proposer = small_detector(network={"anchors_sampled": 12, "anchor_iou": (0.2, 0.4)}).proposer
+    assert (proposer.sampled, proposer.below, proposer.above) == (12, 0.2, 0.4)
+    with pytest.raises(ValueError, match=r"anchor_iou must not begin above its end \(0.6 > 0.4\)"):
+        DetectionRecipe(network=NetworkSettings(anchor_iou=(0.6, 0.4)))

@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from detection.openworld.boxes import box_loss, decode
 from detection.openworld.head import OpenWorldHead
 from detection.openworld.region_predictor import RegionPredictor
-from detection.structures import UNKNOWN, Detections, Regions, Target
+from detection.structures import BACKGROUND, FIRST_KNOWN, UNKNOWN, Detections, Regions, Target
 from detection.training.recipe import ClusteringSettings, DecisionSettings, UnknownSettings
 from sslcore.errors import CheckpointError
 from sslcore.storage import load_checkpoint, save_checkpoint
@@ -311,3 +311,12 @@ def test_the_status_says_what_the_decision_rests_on():
     assert head.status() == (
         "Unknown objects are told by densities of the energy of 300 known and 200 unknown regions (a test)."
     )
+
+
+def test_a_head_knows_whether_a_region_was_ever_labelled_unknown():
+    head = made(clustering={"loss": "none"})
+    head.remember(torch.zeros(3, DIM), torch.tensor([BACKGROUND, FIRST_KNOWN, -1]))
+    assert not head.taught
+    head.remember(torch.zeros(2, DIM), torch.tensor([BACKGROUND, UNKNOWN]))
+    head.remember(torch.zeros(1, DIM), torch.tensor([BACKGROUND]))
+    assert head.taught and head.state_dict()["taught"]

@@ -96,7 +96,10 @@ def test_previous_boxes_are_those_called_known_and_are_looked_for_once(tmp_path,
             return [Detections(boxes, torch.tensor([1, FIRST_KNOWN]), one, one, one, none) for _ in batch]
 
     engine, layout = Engine(), Layout(tmp_path)
-    share = lambda count, look: [look(list(range(count)), {"batch_size": 3})]  # noqa: E731
+
+    def share(count, look):
+        return [look(list(range(count)), {"batch_size": 3})]
+
     used = set(plan.batch(0) + plan.batch(1))
     for _ in range(2):
         found = previous_boxes(engine, images, plan, layout, 2, share=share)
