@@ -1,0 +1,17 @@
+"""Environments for agents that see pixels. Names are loaded when they are first used; optional packages later still."""
+
+from sslcore._lazy import attach
+
+_HOME = {
+    "dm_control": ("DMControl",),
+    "doctor": ("doctor_lines",),
+    "make": ("make_env", "make_vec_env"),
+    "pixel_reach": ("PixelReach",),
+    "pixel_stack": ("PixelStack",),
+    "rendering": ("choose_renderer", "renderer"),
+    "seeding": ("EpisodeSeeds", "episode_seed"),
+    "settings": ("EnvSettings",),
+    "workers": ("WatchedVecEnv",),
+}
+
+__all__, __getattr__, __dir__ = attach(__name__, _HOME)
