@@ -1,0 +1,269 @@
+"""A replay buffer on disk: a folder that is whole or not there, and is checked before it is believed.
+
+    replay-00001000/
+        frames-00000.bin          the frames of one chunk of the pool, plain bytes
+        frames-00001.bin          ...
+        transitions.safetensors   what is not frames: places of the frames, actions, rewards, ends
+        manifest.json             layout, position, generator, SHA-256 and size of each file; written last
+
+Every folder is complete by itself, yet a save costs what has changed: a chunk without new frames is a second name (hard
+link) of the file that the last save wrote. Older folders can be deleted at will.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from sslcore.errors import CheckpointError
+from sslcore.storage import files
+from sslcore.storage.tree import pack, unpack
+from sslcore.storage.weights import load_safetensors, safetensors_chunks
+
+if TYPE_CHECKING:
+    from rl.replay import FrameReplayBuffer
+
+SCHEMA = 1
+_KIND = "replay buffer"
+_TRANSITIONS, _MANIFEST = "transitions.safetensors", "manifest.json"
+_MANIFEST_LIMIT = 1 << 24
+_TABLES = ("places", "actions", "rewards", "dones", "timeouts", "ends")
+_REMEDY = "restore another checkpoint's"
+
+
+class SavedChunk(NamedTuple):
+    """A chunk's file as the last save left it."""
+
+    path: Path
+    written: files.Written
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def save(buffer: "FrameReplayBuffer", folder: Path) -> Path:
+    """Writes a buffer, generator included. Killed at any moment, it leaves all of it under that name or nothing.
+
+    Args:
+        buffer: it is not changed, but remembers where its chunks are.
+        folder: its name; the parents are made, an earlier folder of that name is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: the operating system refuses; what had the name still has it.
+    """
+    files.make_folder(folder.parent)
+    rows = buffer.size()
+    tables = {name: torch.from_numpy(getattr(buffer, name)[:rows]) for name in _TABLES}
+    state, _ = pack(
+        {
+            "pos": buffer.pos,
+            "full": buffer.full,
+            "used": buffer.pool.used,
+            "going_on": buffer._going_on.tolist(),
+            "generator": buffer.generator.bit_generator.state,
+        }
+    )
+    with files.new_folder(folder) as temporary:
+        chunks = {i: _save_chunk(buffer, i, temporary) for i in range(len(buffer.pool.changed))}
+        written = {_chunk_name(i): sums for i, sums in chunks.items()}
+        written[_TRANSITIONS] = files.write_new(temporary / _TRANSITIONS, safetensors_chunks(tables, {}))
+        manifest = {
+            "schema": SCHEMA,
+            "kind": _KIND,
+            "layout": _layout(buffer),
+            "state": state,
+            "files": {name: {"sha256": w.sha256, "size": w.size} for name, w in written.items()},
+        }
+        files.write_new(temporary / _MANIFEST, [json.dumps(manifest, indent=2).encode("utf-8")])
+    _remember(buffer, folder, chunks)
+    return folder
+
+
+def _save_chunk(buffer: "FrameReplayBuffer", number: int, folder: Path) -> files.Written:
+    target, saved = folder / _chunk_name(number), buffer._saved.get(number)
+    if saved is not None and not buffer.pool.changed[number] and files.link_new(saved.path, target, saved.written.size):
+        return saved.written
+    return files.write_new(target, [np.ascontiguousarray(buffer.pool.chunk(number))])
+
+
+def _remember(buffer: "FrameReplayBuffer", folder: Path, chunks: dict[int, files.Written]) -> None:
+    folder = folder.absolute()  # the process may change its folder before the next save
+    buffer._saved = {i: SavedChunk(folder / _chunk_name(i), written) for i, written in chunks.items()}
+    buffer.pool.changed[:] = False
+
+
+def _chunk_name(number: int) -> str:
+    return f"frames-{number:05d}.bin"
+
+
+def _layout(buffer: "FrameReplayBuffer") -> dict[str, Any]:
+    """What two buffers must have in common for one to continue the other; the words are for people."""
+    return {
+        "transitions of each environment": buffer.buffer_size,
+        "environments": buffer.n_envs,
+        "frames in a stack": buffer.stack,
+        "frame": list(buffer.frame_shape),
+        "dimensions of an action": buffer.action_dim,
+        "type of an action": str(buffer.actions.dtype),
+        "frames in a file": buffer.pool.chunk_frames,
+    }
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def verify(folder: str | Path) -> None:
+    """Compares every file with the manifest; needs no buffer.
+
+    Raises:
+        CheckpointError: the folder is missing, foreign, of a newer schema, incomplete or damaged.
+    """
+    folder = Path(folder)
+    for name, expected in _sums(_manifest(folder), folder).items():
+        _read(folder / name, expected)
+
+
+def restore(buffer: "FrameReplayBuffer", folder: Path) -> None:
+    """Gives a buffer the transitions and the generator's state of a folder: it draws what the saved one would have.
+
+    Args:
+        buffer: of the same sizes as the saved one; what it holds is replaced. `n_steps`, `gamma` and where frames are
+            kept are its own.
+        folder: what `save` has written.
+
+    Raises:
+        CheckpointError: the folder is missing, foreign, damaged or of other sizes. The buffer is as it was, or empty
+            if the damage is in the frames.
+    """
+    manifest = _manifest(folder)
+    shown = files.show_path(folder)
+    _check_layout(manifest.get("layout"), _layout(buffer), shown)
+    sums = _sums(manifest, folder)
+    try:
+        state = _State(buffer, unpack(manifest.get("state"), {}))
+        chunks = _expected_chunks(buffer, state.used, sums)
+        parsed = load_safetensors(_read(folder / _TRANSITIONS, sums[_TRANSITIONS]), folder / _TRANSITIONS)
+        tables = _checked_tables(buffer, parsed, state)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{shown} is not a whole replay buffer ({error}); {_REMEDY}") from error
+
+    buffer.reset()
+    try:
+        buffer.pool.reserve(state.used)
+        for number, written in chunks.items():
+            data = _read(folder / _chunk_name(number), written)
+            buffer.pool.fill(number, np.frombuffer(bytearray(data), np.uint8).reshape(-1, *buffer.frame_shape))
+    except BaseException:
+        buffer.reset()
+        raise
+    for name, table in tables.items():
+        getattr(buffer, name)[: len(table)] = table
+    state.give(buffer)
+    buffer.pool.recount(tables["places"], state.used)
+    _remember(buffer, folder, chunks)
+
+
+class _State:
+    """Position and generator of a saved buffer, checked."""
+
+    def __init__(self, buffer: "FrameReplayBuffer", state: dict[str, Any]) -> None:
+        self.pos, self.full, self.used = state["pos"], state["full"], state["used"]
+        self.going_on = np.array(state["going_on"], dtype=bool)
+        self.generator = np.random.default_rng(0)
+        self.generator.bit_generator.state = state["generator"]
+        self.rows = buffer.buffer_size if self.full else self.pos
+        most = (self.rows + 1) * buffer.n_envs * (buffer.stack + 1)
+        if type(self.pos) is not int or not 0 <= self.pos < buffer.buffer_size or type(self.full) is not bool:
+            raise ValueError(f"position {self.pos!r}")
+        if type(self.used) is not int or not 0 <= self.used <= most:
+            raise ValueError(f"{self.used!r} frames")
+        if self.going_on.shape != (buffer.n_envs,) or (self.going_on.any() and not self.rows):
+            raise ValueError("other environments")
+
+    def give(self, buffer: "FrameReplayBuffer") -> None:
+        buffer.pos, buffer.full, buffer.generator = self.pos, self.full, self.generator
+        buffer._going_on[:] = self.going_on
+        for i in np.flatnonzero(self.going_on):
+            newest = torch.from_numpy(buffer.places[self.pos - 1, i, 1:].astype(np.int64)).to(buffer.pool.device)
+            buffer._newest[i] = buffer.pool.frames[newest].cpu().numpy().reshape(buffer.obs_shape)
+
+
+def _expected_chunks(
+    buffer: "FrameReplayBuffer", used: int, sums: dict[str, files.Written]
+) -> dict[int, files.Written]:
+    frame_bytes = int(np.prod(buffer.frame_shape))
+    chunks = {i: sums[_chunk_name(i)] for i in range(-(-used // buffer.pool.chunk_frames))}
+    for i, written in chunks.items():
+        frames = min(buffer.pool.chunk_frames, used - i * buffer.pool.chunk_frames)
+        if written.size != frames * frame_bytes:
+            raise ValueError(f"{_chunk_name(i)} has {written.size} bytes, not {frames} frames")
+    return chunks
+
+
+def _checked_tables(
+    buffer: "FrameReplayBuffer", tables: dict[str, torch.Tensor], state: _State
+) -> dict[str, np.ndarray]:
+    checked = {}
+    for name in _TABLES:
+        own, table = getattr(buffer, name), tables[name].numpy()
+        if table.shape != (state.rows, *own.shape[1:]) or table.dtype != own.dtype:
+            raise ValueError(f"{name} are {table.dtype} of {table.shape}")
+        checked[name] = table
+    places = checked["places"]
+    if places.size and not (places.min() >= 0 and places.max() < state.used):
+        raise ValueError("transitions name frames that are not there")
+    return checked
+
+
+def _check_layout(found: Any, expected: dict[str, Any], shown: str) -> None:
+    if type(found) is not dict or set(found) != set(expected):
+        raise CheckpointError(f"{shown} is not a replay buffer of Surnia; {_REMEDY}")
+    differing = [f"{name}: {found[name]}, here {value}" for name, value in expected.items() if found[name] != value]
+    if differing:
+        raise CheckpointError(
+            f"the replay buffer in {shown} is of other sizes ({'; '.join(differing)}); "
+            "give the environment and buffer_size it was saved with, or another folder"
+        )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    shown = files.show_path(folder)
+    if not (folder / _MANIFEST).is_file():
+        raise CheckpointError(f"{shown} is not a replay buffer, or not a whole one: no {_MANIFEST}; {_REMEDY}")
+    data = files.read_file(folder / _MANIFEST, limit=_MANIFEST_LIMIT, error=CheckpointError, remedy=_REMEDY)
+    try:
+        manifest = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"the manifest of {shown} is damaged ({error}); {_REMEDY}") from error
+    schema = manifest.get("schema") if type(manifest) is dict and manifest.get("kind") == _KIND else None
+    if type(schema) is not int or schema < 1:
+        raise CheckpointError(f"{shown} is not a replay buffer of Surnia; {_REMEDY}")
+    if schema > SCHEMA:
+        raise CheckpointError(f"{shown} was written by a newer Surnia (schema {schema}); update Surnia")
+    return manifest
+
+
+def _sums(manifest: dict[str, Any], folder: Path) -> dict[str, files.Written]:
+    entries = manifest.get("files")
+    sums = {}
+    for name, entry in (entries if type(entries) is dict else {}).items():
+        size, sha256 = (entry.get("size"), entry.get("sha256")) if type(entry) is dict else (None, None)
+        if Path(name).name != name or type(size) is not int or size < 0 or type(sha256) is not str:
+            raise CheckpointError(f"the manifest of {files.show_path(folder)} is damaged; {_REMEDY}")
+        sums[name] = files.Written(sha256, size)
+    if _TRANSITIONS not in sums:
+        raise CheckpointError(f"the manifest of {files.show_path(folder)} names no {_TRANSITIONS}; {_REMEDY}")
+    return sums
+
+
+def _read(path: Path, expected: files.Written) -> bytes:
+    data = files.read_file(path, limit=expected.size, error=CheckpointError, remedy=_REMEDY)
+    if len(data) != expected.size or hashlib.sha256(data).hexdigest() != expected.sha256:
+        raise CheckpointError(f"{files.show_path(path)} is damaged: it is not what its manifest says; {_REMEDY}")
+    return data
