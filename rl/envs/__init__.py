@@ -1,5 +1,8 @@
 """Environments for agents that see pixels. Names are loaded when they are first used; optional packages later still."""
 
+import sys
+
+from rl.envs.registration import register
 from sslcore._lazy import attach
 
 _HOME = {
@@ -15,3 +18,7 @@ _HOME = {
 }
 
 __all__, __getattr__, __dir__ = attach(__name__, _HOME)
+
+# Whoever has gymnasium may ask it for our ids; whoever has not, as a recipe's check, must not wait for it.
+if "gymnasium" in sys.modules:
+    register()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium as gym
 
+from rl.envs.monitor import EpisodeSums
 from rl.envs.pixel_stack import PixelStack
 from rl.envs.registration import register
 from rl.envs.seeding import EpisodeSeeds
@@ -34,12 +35,10 @@ def make_env(env: str | EnvSettings, *, seed: int = 0, index: int = 0, **setting
         >>> env.observation_space.shape
         (3, 42, 42)
     """
-    from stable_baselines3.common.monitor import Monitor
-
     chosen = _settings(env, settings)
     stacked = PixelStack(_base(chosen), stack=chosen.stack, action_repeat=chosen.action_repeat, size=chosen.size)
-    # Monitor inside: playing an episode again fills its sums again too.
-    return EpisodeSeeds(Monitor(stacked), seed=seed, index=index)
+    # The sums inside: playing an episode again fills its sums again too.
+    return EpisodeSeeds(EpisodeSums(stacked), seed=seed, index=index)
 
 
 def make_vec_env(

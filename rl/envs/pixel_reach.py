@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
+from rl.envs.registration import register
+
 STEPS = 40
 REACH = 0.12  # reward is given while the dot is closer to the target than this; the arena's side is 1
 PUSH = 0.03  # velocity that a full action adds in one step
@@ -105,3 +107,6 @@ def _bounce(position: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.
 
 def _over(below: np.ndarray, colour: tuple[float, ...], cover: np.ndarray) -> np.ndarray:
     return below * (1 - cover) + np.array(colour, float) * cover
+
+
+register()

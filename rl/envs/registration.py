@@ -1,7 +1,7 @@
 """Gymnasium ids of our environments.
 
-`register` is an entry point of the group `gymnasium.envs`: gymnasium calls it while it is imported itself, in spawned
-workers too, so nothing else may be imported here.
+Gymnasium 1 has no entry points for environments any more, so an id is known once a module that registers it has been
+imported. Where nothing of ours is (SB3's spawned workers), let the id name the module: `rl.envs:surnia/PixelReach-v0`.
 """
 
 PIXEL_REACH = "surnia/PixelReach-v0"
