@@ -37,7 +37,7 @@ def run(
         return detect_train(recipe, Path(os.environ.get(RUN_DIR, run_dir)), data=data, resume=resume).exit_code
     os.environ[RUN_DIR] = str(run_dir)
     if not resume:
-        build_engine(recipe, data.tasks.known(1))
+        build_engine(recipe, data.tasks.known(1), classes=len(data.tasks.classes))
     opened = (
         RunDirectory.open(run_dir, command=command)
         if resume

@@ -50,7 +50,7 @@ class Regions:
         objectness: (p,) its logits.
         boxes: (p, b, 4) refined boxes: column 0 moved by the class-agnostic deltas, which unknown objects use; column
             1 + k by those of the k-th known class. b is 1 where the network has class-agnostic deltas only.
-        logits: (p, 2 + K) of the classifier, in the label space.
+        logits: (p, 2 + K) of the classifier, in the label space; more where classes to come have masked ones already.
         features: (p, d) region embeddings.
     """
 

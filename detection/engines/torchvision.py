@@ -122,7 +122,11 @@ class OpenWorldFasterRCNN(nn.Module):
         )
         self.box_head = _box_head(settings)
         self.predictor = RegionPredictor(
-            settings.representation, len(head.known), per_class_boxes=settings.per_class_boxes, seed=seed
+            settings.representation,
+            len(head.known),
+            classes=head.classes,
+            per_class_boxes=settings.per_class_boxes,
+            seed=seed,
         )
         self.head = head
 

@@ -40,9 +40,12 @@ class OpenWorldHead(nn.Module):
         regions: regions an image that the losses are taken on.
         positive: largest share of them that are labelled objects.
         seed: of the sampling.
+        classes: number of classes that the classifier has outputs for from the start, those not introduced yet masked
+            (see `RegionPredictor`); None: the known ones.
 
     Attributes:
         known: names of the known classes.
+        classes: number of classes that there are outputs for.
         labeler, clustering, scorer: the parts.
         taught: () whether a region was ever labelled unknown in training; see `unknown_score`.
     """
@@ -60,9 +63,11 @@ class OpenWorldHead(nn.Module):
         regions: int,
         positive: float,
         seed: int,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         self.known = _distinct(known)
+        self.classes = max(len(self.known), classes or 0)
         self.dim = dim
         self.unknowns, self.decision = unknowns, decision
         self.regions, self.positive, self.seed = regions, positive, seed
@@ -75,8 +80,8 @@ class OpenWorldHead(nn.Module):
 
     @property
     def outputs(self) -> int:
-        """Logits a region: 2 + K."""
-        return FIRST_KNOWN + len(self.known)
+        """Logits a region: 2 + K, and those of classes that are masked yet."""
+        return FIRST_KNOWN + self.classes
 
     @torch.no_grad()
     def label(
@@ -151,9 +156,9 @@ class OpenWorldHead(nn.Module):
         """On the CPU only: a GPU would have to be waited for."""
         if target.labels.device.type != "cpu" or not len(target.labels):
             return
-        if (highest := int(target.labels.max())) >= self.outputs:
+        if (highest := int(target.labels.max())) >= (there := FIRST_KNOWN + len(self.known)):
             raise ValueError(
-                f"image {target.key} has an object labelled {highest}, but there are {self.outputs} labels: grow the "
+                f"image {target.key} has an object labelled {highest}, but there are {there} labels: grow the "
                 "head before training on a task's classes"
             )
         if not bool(target.boxes.isfinite().all()):
@@ -166,7 +171,7 @@ class OpenWorldHead(nn.Module):
 
         Args:
             features: (n, d) region embeddings.
-            logits: (n, 2 + K) of the classifier.
+            logits: (n, `outputs`) of the classifier.
             labels: (n,) of the samples; negative rows count for nothing.
 
         Returns:
@@ -217,14 +222,15 @@ class OpenWorldHead(nn.Module):
     @torch.no_grad()
     def judge(self, image: Regions) -> Verdicts:
         """The decision on every region of an image, before suppression."""
-        posterior = self.scorer.posterior(self.scorer.evidence(image.logits)) if self.scorer.fitted else None
-        return verdicts(image.logits, posterior, taught=self.taught)
+        logits = image.logits[:, : FIRST_KNOWN + len(self.known)]  # a known class's p may be 0 too, and tie with a masked
+        posterior = self.scorer.posterior(self.scorer.evidence(logits)) if self.scorer.fitted else None
+        return verdicts(logits, posterior, taught=self.taught)
 
     def _check(self, image: Regions, number: int) -> None:
-        n, known = len(image.proposals), len(self.known)
-        if image.logits.shape != (n, self.outputs) or image.boxes.shape not in ((n, 1, 4), (n, 1 + known, 4)):
+        n, columns = len(image.proposals), 1 + self.classes
+        if image.logits.shape != (n, self.outputs) or image.boxes.shape not in ((n, 1, 4), (n, columns, 4)):
             raise ValueError(
-                f"{n} proposals need logits ({n}, {self.outputs}) and boxes ({n}, 1 or {1 + known}, 4), not "
+                f"{n} proposals need logits ({n}, {self.outputs}) and boxes ({n}, 1 or {columns}, 4), not "
                 f"{tuple(image.logits.shape)} and {tuple(image.boxes.shape)}, for image {number} of the batch"
             )
         for name in ("logits", "objectness", "boxes"):
@@ -245,6 +251,7 @@ class OpenWorldHead(nn.Module):
             ValueError: a name is there already.
         """
         self.known = _distinct((*self.known, *names))
+        self.classes = max(self.classes, len(self.known))
         if names:
             self.clustering.grow(len(names))
             self.scorer.forget()

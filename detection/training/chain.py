@@ -165,7 +165,7 @@ class Chain:
         if self._engine is None and self._checkpoint is not None:
             self._engine, _ = restore_engine(self._checkpoint, tasks=self.tasks, recipe=self.recipe)
         if self._engine is None:
-            self._engine = build_engine(self.recipe, self.tasks.known(1))
+            self._engine = build_engine(self.recipe, self.tasks.known(1), classes=len(self.tasks.classes))
             for sentence in self._engine.report.sentences():
                 self.say(sentence)
         return self._engine.to(self.device)

@@ -20,8 +20,16 @@ PREFIX = "engine."
 """What stands before a detector's names among the tensors of a checkpoint."""
 
 
-def build_engine(recipe: DetectionRecipe, known: Sequence[str], *, load_weights: bool = True) -> OpenWorldFasterRCNN:
+def build_engine(
+    recipe: DetectionRecipe, known: Sequence[str], *, classes: int, load_weights: bool = True
+) -> OpenWorldFasterRCNN:
     """A detector of these classes with its initial weights; the recipe's seed determines them.
+
+    Args:
+        recipe: its settings.
+        known: names of the classes.
+        classes: how many there will be after the last task; of interest to `network.compat: ore` alone.
+        load_weights: see `build_detector`.
 
     Raises:
         ConfigError: settings that do not fit each other.
@@ -36,6 +44,7 @@ def build_engine(recipe: DetectionRecipe, known: Sequence[str], *, load_weights:
         regions=recipe.regions,
         positive=recipe.positive,
         seed=recipe.seed,
+        classes=classes if recipe.network.compat == "ore" else None,
     )
     return build_detector(recipe.network, head, seed=recipe.seed, load_weights=load_weights)
 
@@ -102,8 +111,11 @@ def restore_engine(
     loaded = load_checkpoint(checkpoint)
     check_info(loaded.info, checkpoint, tasks=tasks)
     recipe = recipe or _recipe(loaded.info, checkpoint)
-    engine = build_engine(recipe, loaded.info["labels"][FIRST_KNOWN:], load_weights=False)
     state = {name.removeprefix(PREFIX): t for name, t in loaded.model.items() if name.startswith(PREFIX)}
+    known = loaded.info["labels"][FIRST_KNOWN:]
+    # The task set may have got tasks since then: the weights say how many classes there were to be.
+    outputs = state.get("predictor.classify.bias", ())
+    engine = build_engine(recipe, known, classes=len(outputs) - FIRST_KNOWN, load_weights=False)
     try:
         engine.load_state_dict(state)
     except RuntimeError as error:

@@ -94,6 +94,9 @@ class NetworkSettings(Settings):
     """Proposals an image at inference, after suppression."""
     per_class_boxes: bool = False
     """Box deltas for each known class beside the class-agnostic ones."""
+    compat: Literal["ore"] | None = None
+    """ore: the classifier has outputs for every class of the task set from the start, those not introduced yet masked;
+    null: it grows with the classes."""
 
 
 # --- open-world parts ------------------------------------------------------------------------------------------------

@@ -26,14 +26,14 @@ RECIPE = DetectionRecipe.model_validate(
 )  # fmt: skip
 
 
-def saved(folder, task=1, fitted=True):
+def saved(folder, task=1, fitted=True, recipe=RECIPE, tasks=TASKS):
     """A checkpoint of a detector with random weights."""
-    engine = build_engine(RECIPE, TASKS.known(task))
+    engine = build_engine(recipe, TASKS.known(task), classes=len(TASKS.classes))
     if fitted:
         random = torch.Generator().manual_seed(0)
         known, unknown = torch.randn(200, generator=random) - 6, torch.randn(200, generator=random) - 1
         engine.head.scorer.fit(known, unknown, source="known")
-    save_engine(folder, engine, description(RECIPE, TASKS, task, "fit", "0123"))
+    save_engine(folder, engine, description(recipe, tasks, task, "fit", "0123"))
     return folder
 
 
@@ -70,6 +70,20 @@ def test_a_run_its_tasks_and_its_checkpoints_can_be_loaded(run):
     for path in (run / "tasks" / "1", run / "tasks" / "1" / "model"):
         assert OpenWorldDetector.load(str(path)).task == 1
     assert repr(newest) == "OpenWorldDetector(3 classes after task 2 of toy, cpu)"
+
+
+def test_room_for_classes_to_come_is_part_of_a_checkpoint(tmp_path):
+    """Whatever the task set has become since then."""
+    recipe = RECIPE.model_copy(update={"network": RECIPE.network.model_copy(update={"compat": "ore"})})
+    longer = TaskSet("toy", (*TASKS.tasks, ("stone",)))
+    detector = OpenWorldDetector.load(saved(tmp_path / "model", recipe=recipe, tasks=longer))
+    predictor = detector.engine.predictor
+    assert detector.known == ("cat", "dog") and predictor.classes == 3
+    assert (detector.predict(noise())[0].labels < 4).all()
+    detector.engine.grow(["tree"])
+    assert len(predictor.classify.bias) == 5 and (predictor(torch.rand(2, 16))[0] > -1).all()
+    detector.engine.grow(["stone"])
+    assert len(predictor.classify.bias) == 6 == detector.engine.head.outputs
 
 
 def test_every_form_of_a_picture_is_understood(detector, tmp_path):

@@ -1,11 +1,11 @@
 import pytest
 import torch
 from support.processes import in_processes
-from torch.nn.functional import smooth_l1_loss
+from torch.nn.functional import cross_entropy, smooth_l1_loss
 from torchvision.ops import box_iou
 
 from detection.openworld.boxes import box_loss, clipped, common_area, decode, encode, highest_iou, iou, share_within
-from detection.openworld.region_predictor import RegionPredictor
+from detection.openworld.region_predictor import MASKED, RegionPredictor
 from detection.structures import BACKGROUND, UNKNOWN
 
 
@@ -107,6 +107,45 @@ def test_growing_keeps_old_weights_and_equals_starting_large(per_class):
         assert torch.equal(value[: len(before[name])], before[name])
         assert torch.equal(value, large[name])
     assert not torch.equal(RegionPredictor(16, 3, seed=6).classify.weight, before["classify.weight"])
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_fixed_outputs_are_masked_until_their_classes_come(per_class):
+    fixed = RegionPredictor(16, 3, classes=5, per_class_boxes=per_class, seed=5)
+    growing = RegionPredictor(16, 3, per_class_boxes=per_class, seed=5)
+    x = torch.randn(4, 16)
+    logits, deltas = fixed(x)
+    assert logits.shape == (4, 7) and deltas.shape == (4, 6 if per_class else 1, 4)
+    torch.testing.assert_close(logits[:, :5], growing(x)[0])
+    assert (logits[:, 5:] == MASKED).all() and (logits.softmax(dim=1)[:, 5:] == 0).all()
+    before, layers = (
+        {name: value.clone() for name, value in fixed.state_dict().items()},
+        (fixed.classify, fixed.regress),
+    )
+    fixed.grow(1)
+    assert fixed.known == 4 and (fixed(x)[0][:, 6] == MASKED).all() and (fixed(x)[0][:, 5].abs() < 1).all()
+    fixed.grow(1)
+    growing.grow(2)
+    assert (fixed.classify, fixed.regress) == layers  # an optimiser's parameters stay what they are
+    assert all(torch.equal(value, before[name]) for name, value in fixed.state_dict().items())
+    torch.testing.assert_close(fixed(x)[0], growing(x)[0])
+    fixed.grow(1)  # a class that the task set did not have
+    assert fixed(x)[0].shape == (4, 8) and torch.equal(fixed.classify.weight[:7], before["classify.weight"])
+    again = RegionPredictor(16, 3, classes=5, per_class_boxes=per_class, seed=6)
+    again.load_state_dict(before)
+    assert torch.equal(again(x)[0], logits)
+
+
+def test_a_loss_moves_no_weight_of_a_masked_output():
+    predictor = RegionPredictor(16, 3, classes=5, per_class_boxes=True, seed=5)
+    labels = torch.tensor([0, UNKNOWN, 2, 3, 4])
+    logits, deltas = predictor(torch.randn(5, 16))
+    loss = cross_entropy(logits, labels) + box_loss(deltas, boxes(5), boxes(5), labels, labels > UNKNOWN)
+    loss.backward()
+    assert (predictor.classify.weight.grad[:5].abs().sum(dim=1) > 0).all()
+    assert (predictor.regress.weight.grad[:16].abs().sum(dim=1) > 0).all()
+    for row, layer in ((5, predictor.classify), (16, predictor.regress)):
+        assert not layer.weight.grad[row:].any() and not layer.bias.grad[row:].any()
 
 
 def test_new_rows_may_start_from_unknown():

@@ -5,7 +5,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from detection.openworld.boxes import box_loss, decode
 from detection.openworld.head import OpenWorldHead
-from detection.openworld.region_predictor import RegionPredictor
+from detection.openworld.region_predictor import MASKED, RegionPredictor
 from detection.structures import BACKGROUND, FIRST_KNOWN, UNKNOWN, Detections, Regions, Target
 from detection.training.recipe import ClusteringSettings, DecisionSettings, UnknownSettings
 from sslcore.errors import CheckpointError
@@ -15,7 +15,7 @@ NAMES = ("cat", "dog", "cow")
 DIM = 6
 
 
-def made(names=NAMES, *, unknowns=None, clustering=None, decision=None, regions=16, seed=0):
+def made(names=NAMES, *, unknowns=None, clustering=None, decision=None, regions=16, seed=0, classes=None):
     return OpenWorldHead(
         names,
         DIM,
@@ -25,6 +25,7 @@ def made(names=NAMES, *, unknowns=None, clustering=None, decision=None, regions=
         regions=regions,
         positive=0.25,
         seed=seed,
+        classes=classes,
     )
 
 
@@ -278,6 +279,36 @@ def test_growing_makes_room_and_asks_for_a_new_fit():
     assert isinstance(head.decide([regions(50, head)])[0], Detections)
     with pytest.raises(ValueError, match="only once, not cat"):
         head.grow(["cat"])
+
+
+def test_masked_logits_of_classes_to_come_change_nothing():
+    fixed, growing = made(classes=80), made()
+    assert (fixed.outputs, growing.outputs) == (82, 5)
+    x, labels = torch.randn(20, DIM), torch.arange(20) % 5
+    for head in (fixed, growing):
+        labelled(head, image(3))
+        head.remember(x, labels)
+    fit(growing)
+    image_regions = regions(300, growing)
+    masked = torch.full((300, 77), MASKED)
+    wide = Regions(**{**vars(image_regions), "logits": torch.cat([image_regions.logits, masked], dim=1)})
+    wide.boxes = torch.cat([wide.boxes, torch.zeros(300, 77, 4)], dim=1)
+    fixed.load_state_dict(growing.state_dict())
+    for score in ("energy", "max_probability", "foreground"):
+        fixed.scorer.score = growing.scorer.score = score
+        torch.testing.assert_close(*(h.scorer.evidence(r.logits) for h, r in ((fixed, wide), (growing, image_regions))))
+    same(fixed.decide([wide])[0], growing.decide([image_regions])[0])
+    assert torch.equal(fixed.clustering.prototypes.vectors, growing.clustering.prototypes.vectors)
+    losses = [head.losses(x, each.logits[:20], labels) for head, each in ((fixed, wide), (growing, image_regions))]
+    torch.testing.assert_close(*losses)
+    with pytest.raises(ValueError, match=r"need logits \(n, 82\)"):
+        fixed.losses(x, image_regions.logits[:20], labels)
+    proposals, objectness, target = image(3)
+    target.labels[0] = 5  # there is an output for it, but it is not introduced
+    with pytest.raises(ValueError, match="labelled 5, but there are 5 labels: grow"):
+        labelled(fixed, (proposals, objectness, target))
+    fixed.grow([f"class {number}" for number in range(78)])  # one more than there is room for
+    assert fixed.outputs == 83
 
 
 def test_the_state_survives_a_checkpoint_folder(tmp_path):

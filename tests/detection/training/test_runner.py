@@ -89,7 +89,11 @@ PLAIN = {"unknowns": {"per_image": 0}, "clustering": {"loss": "none"}, "decision
         {**PLAIN, "finetune": {"steps": 0}, "replay": {"policy": "none", "share": 0.5}},
         {**PLAIN},
         {"labels": "oracle", "unknowns": {"per_image": 0}, "decision": {"fit": "oracle"}},
-        {"unknowns": {"compat": "ore", "start": 0}, "clustering": {"compat": "ore", "loss": "hinge", "start": 0}},
+        {
+            "network": {"compat": "ore", "per_class_boxes": True},
+            "unknowns": {"compat": "ore", "start": 0},
+            "clustering": {"compat": "ore", "loss": "hinge", "start": 0},
+        },
         {"decision": {"score": "max_probability"}, "precision": "bf16", "clip_norm": 0, "tasks": 1},
     ],
 )
@@ -105,6 +109,8 @@ def test_baselines_and_single_parts_are_recipes(tmp_path, drawn, changes):
     assert all(math.isfinite(value) for stage in last["loss"].values() for value in stage.values())
     if not recipe.unknowns.per_image:
         assert last["purity"]["train"] is None and not (tmp_path / "run/tasks/2/previous.json").exists()
+    outputs = [len(restore_engine(tmp_path / f"run/tasks/{t}/model")[0].predictor.classify.bias) for t in (1, tasks)]
+    assert outputs == ([6, 6] if recipe.network.compat == "ore" else [4, 2 + 2 * tasks])
     if recipe.replay.policy == "none":
         assert last["exemplars"] == {}
 
