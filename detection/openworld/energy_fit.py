@@ -80,10 +80,10 @@ def fit_decision(
         energies = _grid(np.concatenate([known, unknown]))
         fits = _fitted(known, "known", sentences), _fitted(unknown, "unknown", sentences)
         curves = _on_grid(fits[0], energies), _on_grid(fits[1], energies)
-        log_ratio = monotone_log_ratio(*curves) + np.log(share) - np.log1p(-share)
+        log_ratio = monotone_log_ratio(*curves) + _log_odds(share)
     elif enough_known or enough_unknown:
         kind = "threshold"
-        energies, log_ratio = _threshold(known, unknown, sentences)
+        energies, log_ratio = _threshold(known, unknown, share, sentences)
     else:
         sentences.append(
             f"{len(known)} known and {len(unknown)} unknown regions are too few to fit anything (at least {FEWEST} "
@@ -170,19 +170,28 @@ def _on_grid(density: Density, energies: Values) -> Values:
     return (1 - _FLOOR) * height + _FLOOR * uniform
 
 
-def _threshold(known: Values, unknown: Values, sentences: list[str]) -> tuple[Values, Values]:
-    """Log-odds that rise by one each fifth of a deviation of the sample there is, from a quantile of it."""
+def _threshold(known: Values, unknown: Values, prior: float, sentences: list[str]) -> tuple[Values, Values]:
+    """Log-odds that rise by one each fifth of a deviation of the sample there is; at a quantile of it they are the
+    prior's."""
     rare_unknown = len(unknown) < FEWEST
     x, quantile = (known, _TOO_FEW_UNKNOWN) if rare_unknown else (unknown, _TOO_FEW_KNOWN)
     at = float(np.quantile(x, quantile))
     width = max(float(x.std()), 1e-3 * max(1.0, abs(at)))
+    threshold = at - _log_odds(prior) * width / 5
     rare, count, other = ("unknown", len(unknown), "known") if rare_unknown else ("known", len(known), "unknown")
+    place = f"the {round(100 * quantile)}th percentile of {other} regions"
+    if prior != 0.5:
+        place += f" ({at:.4g}) moved by the prior of {prior:.3g}"
     sentences.append(
-        f"{count} {rare} regions are too few to fit a density (at least {FEWEST}): what lies above {at:.4g}, the "
-        f"{round(100 * quantile)}th percentile of {other} regions, counts as unknown"
+        f"{count} {rare} regions are too few to fit a density (at least {FEWEST}): what lies above {threshold:.4g}, "
+        f"{place}, counts as unknown"
     )
-    energies = np.linspace(at - 2 * width, at + 2 * width, GRID)
-    return energies, (energies - at) * 5 / width
+    energies = np.linspace(threshold - 2 * width, threshold + 2 * width, GRID)
+    return energies, (energies - threshold) * 5 / width
+
+
+def _log_odds(probability: float) -> float:
+    return float(np.log(probability) - np.log1p(-probability))
 
 
 def _auroc(known: Values, unknown: Values) -> float | None:

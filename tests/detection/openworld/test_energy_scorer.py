@@ -169,7 +169,7 @@ def test_the_prior_is_the_share_of_what_was_fitted_unless_it_is_given():
 
 def test_too_few_unknown_regions_leave_a_threshold_of_the_known_ones():
     known = normal(-8, 1, 400)
-    scorer = fitted(known, normal(0, 1, FEWEST - 1))
+    scorer = fitted(known, normal(0, 1, FEWEST - 1), prior=0.5)
     at = float(np.quantile(known, 0.95))
     assert scorer.report.kind == "threshold"
     assert scorer.posterior(torch.tensor([at - 1e-3, at + 1e-3])).round().tolist() == [0, 1]
@@ -180,10 +180,28 @@ def test_too_few_unknown_regions_leave_a_threshold_of_the_known_ones():
 
 def test_too_few_known_regions_leave_a_threshold_of_the_unknown_ones():
     unknown = normal(0, 1, 400)
-    scorer = fitted(normal(-8, 1, 3), unknown)
+    scorer = fitted(normal(-8, 1, 3), unknown, prior=0.5)
     at = float(np.quantile(unknown, 0.05))
     assert scorer.posterior(torch.tensor([at - 0.01, at + 0.01])).round().tolist() == [0, 1]
-    assert "5th percentile of unknown regions" in scorer.report.sentences[0]
+    assert "5th percentile of unknown regions, counts as unknown" in scorer.report.sentences[0]
+
+
+@pytest.mark.parametrize("few", ["known", "unknown"])
+@pytest.mark.parametrize(("prior", "share"), [(0.8, 0.8), (1e-4, 1e-4), (None, None)])
+def test_the_prior_moves_the_threshold_too(few, prior, share):
+    samples = {"known": normal(-8, 1, 400), "unknown": normal(0, 2, 400)} | {few: normal(-4, 1, 10)}
+    share = share or (10 if few == "unknown" else 400) / 410
+    even, moved = fitted(**samples, prior=0.5), fitted(**samples, prior=prior)
+    there = samples["known" if few == "unknown" else "unknown"].std(correction=0).item()
+    assert moved.report.prior == pytest.approx(share)
+    # The log-odds rise by one each fifth of a deviation.
+    expected = even.report.threshold - math.log(share / (1 - share)) * there / 5
+    assert moved.report.threshold == pytest.approx(expected, abs=0.01 * there)
+    near = torch.tensor([moved.report.threshold + 0.1 * there])
+    odds = moved.posterior(near).logit() - even.posterior(near).logit()
+    if prior == 0.8:  # both within their grids
+        assert odds.item() == pytest.approx(math.log(4), abs=0.01)
+    assert f"moved by the prior of {share:.3g}, counts as unknown" in moved.report.sentences[0]
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (3, 0), (0, 19)])
