@@ -29,7 +29,7 @@ class FrameSource:
         self._env, self._size = env, size
         space = env.observation_space
         self._layout = _image_layout(space, env_name(env))
-        if self._layout:
+        if self._layout and space.shape is not None:
             c, h, w = _channel_first_shape(space.shape, self._layout)
             self._native = space.shape
             self.shape = (c, h, w) if size is None else (c, size, size)

@@ -1,15 +1,21 @@
 """From a name to an environment that an agent can learn from."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium as gym
+from pydantic import ValidationError
 
+from rl.envs.dm_control import DMControl, looks_like_a_task
+from rl.envs.frames import RENDERED_SIZE
 from rl.envs.monitor import EpisodeSums
 from rl.envs.pixel_stack import PixelStack
 from rl.envs.registration import register
+from rl.envs.rendering import choose_renderer
 from rl.envs.seeding import EpisodeSeeds
 from rl.envs.settings import EnvSettings
+from sslcore.did_you_mean import did_you_mean
 from sslcore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,13 +28,17 @@ def make_env(env: str | EnvSettings, *, seed: int = 0, index: int = 0, **setting
     """One environment with stacked frames, monitored, whose episodes follow from the seed.
 
     Args:
-        env: a name, or all settings.
+        env: a gymnasium id, a task of dm_control ("cartpole-swingup"), or all settings.
         seed: the run's seed; episode e starts from f(seed, index, e), see `EpisodeSeeds`.
         index: which of the run's environments this is. Evaluation should take another seed, not just another index.
-        settings: fields of `EnvSettings`, if `env` is a name: stack=3, action_repeat=8, ...
+        settings: fields of `EnvSettings`: stack=3, action_repeat=8, ...
+
+    Returns:
+        EpisodeSeeds over stable-baselines3's Monitor over `PixelStack`: observations (stack * c, h, w) uint8.
 
     Raises:
         ConfigError: no such environment or setting, or a package is missing.
+        EnvWorkerError: the environment gives float images.
 
     Example:
         >>> env = make_env("surnia/PixelReach-v0", seed=1)
@@ -37,7 +47,7 @@ def make_env(env: str | EnvSettings, *, seed: int = 0, index: int = 0, **setting
     """
     chosen = _settings(env, settings)
     stacked = PixelStack(_base(chosen), stack=chosen.stack, action_repeat=chosen.action_repeat, size=chosen.size)
-    # The sums inside: playing an episode again fills its sums again too.
+    # The sums inside: playing an episode again fills them again too.
     return EpisodeSeeds(EpisodeSums(stacked), seed=seed, index=index)
 
 
@@ -46,25 +56,82 @@ def make_vec_env(
     n_envs: int = 1,
     seed: int = 0,
     workers: Workers = "here",
+    *,
+    watch: dict[str, Any] | None = None,
     **settings: Any,
 ) -> "VecEnv":
-    """n environments as stable-baselines3 steps them, with indices 0 to n - 1."""
+    """n environments with indices 0 to n - 1, as stable-baselines3 steps them.
+
+    Args:
+        env, seed, settings: as for `make_env`.
+        workers: "here" steps them one after the other in this process, where one that hangs cannot be noticed;
+            "processes" gives each its own (`WatchedVecEnv`), worth it where a step takes milliseconds.
+        watch: further arguments of `WatchedVecEnv`, as step_seconds.
+    """
     from stable_baselines3.common.vec_env import DummyVecEnv
 
+    if n_envs < 1:
+        raise ConfigError(f"n_envs must be at least 1, not {n_envs}")
     chosen = _settings(env, settings)
-    makers = [partial(make_env, chosen, seed=seed, index=i) for i in range(n_envs)]
-    return DummyVecEnv(makers)
+    makers: list[Callable[[], gym.Env]] = [partial(make_env, chosen, seed=seed, index=i) for i in range(n_envs)]
+    if workers == "here":
+        return DummyVecEnv(makers)
+    if workers != "processes":
+        raise ConfigError(f"workers must be 'here' or 'processes', not {workers!r}")
+    from rl.envs.workers import WatchedVecEnv
+
+    return WatchedVecEnv(makers, names=[f"environment {i} ({chosen.name})" for i in range(n_envs)], **(watch or {}))
 
 
 def _settings(env: str | EnvSettings, settings: dict[str, Any]) -> EnvSettings:
-    if isinstance(env, EnvSettings):
-        return env.model_copy(update=settings)
-    return EnvSettings(name=env, **settings)
+    given = env.model_dump() if isinstance(env, EnvSettings) else {"name": env}
+    try:
+        return EnvSettings(**{**given, **settings})
+    except ValidationError as error:
+        known = list(EnvSettings.model_fields)
+        raise ConfigError(*(_problem(found, known) for found in error.errors())) from error
+
+
+def _problem(found: Any, known: list[str]) -> str:
+    where = ".".join(map(str, found["loc"]))
+    if found["type"] == "extra_forbidden":
+        return f"environments have no setting {where!r}{did_you_mean(where, known)}"
+    return f"environment setting {where}: {found['msg']}"
 
 
 def _base(settings: EnvSettings) -> gym.Env:
+    if looks_like_a_task(settings.name):
+        return _dm_control(settings)
+    if settings.camera or settings.fast_render:
+        raise ConfigError(f"camera and fast_render are for tasks of dm_control, and {settings.name} is none")
+    return _gymnasium(settings)
+
+
+def _dm_control(settings: EnvSettings) -> gym.Env:
+    if settings.options:
+        raise ConfigError(f"options are for gymnasium environments; {settings.name} is a task of dm_control")
+    size = RENDERED_SIZE if settings.size is None else settings.size
+    return DMControl(settings.name, size=size, camera=settings.camera, fast_render=settings.fast_render)
+
+
+def _gymnasium(settings: EnvSettings) -> gym.Env:
     register()
     try:
+        if "gymnasium.envs.mujoco" in str(gym.spec(settings.name).entry_point):
+            choose_renderer()
+        return _make(settings)
+    except ConfigError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"environment {settings.name} could not be made: {said or type(error).__name__}") from error
+
+
+def _make(settings: EnvSettings) -> gym.Env:
+    try:
         return gym.make(settings.name, render_mode="rgb_array", **settings.options)
-    except gym.error.Error as error:
-        raise ConfigError(f"environment {settings.name}: {error}") from error
+    except TypeError as error:
+        if "render_mode" not in str(error):
+            raise
+        # One that observes images need not know how to draw.
+        return gym.make(settings.name, **settings.options)

@@ -5,7 +5,7 @@ without loss, and it starts in motion: one picture shows where the dot is but no
 that cannot brake.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,6 +17,7 @@ REACH = 0.12  # reward is given while the dot is closer to the target than this;
 PUSH = 0.03  # velocity that a full action adds in one step
 DRAG = 0.02  # share of the velocity lost in one step
 START_SPEED = 0.05
+WITHIN = 0.2, 0.8  # where the dot and the target start
 BORDER = 1 / 7  # of the picture's side, so that a crop of 6/7 (42 to 36 pixels) keeps every centre in view
 DOT = 0.05
 
@@ -40,7 +41,7 @@ class PixelReach(gym.Env[np.ndarray, np.ndarray]):
         position, velocity, target: (2,) float64, the state that the picture shows in part; for tests and controllers.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(self, size: int = 42, *, render_mode: str | None = None, render_size: int = 168) -> None:
         for name, pixels in (("size", size), ("render_size", render_size)):
@@ -58,8 +59,8 @@ class PixelReach(gym.Env[np.ndarray, np.ndarray]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self._step = 0
-        self.target = self.np_random.uniform(0.2, 0.8, 2)
-        self.position = self.np_random.uniform(0.0, 1.0, 2)
+        self.target = self.np_random.uniform(*WITHIN, 2)
+        self.position = self.np_random.uniform(*WITHIN, 2)
         angle = self.np_random.uniform(0.0, 2 * np.pi)
         self.velocity = START_SPEED * np.array([np.cos(angle), np.sin(angle)])
         return self._observe(), self._info()

@@ -1,7 +1,7 @@
 """Frames of any environment as one stack of channel-first images, with action repeat.
 
 The stack shows motion (Mnih et al., "Human-level control through deep reinforcement learning", Nature 2015); the layout
-(k * c, h, w), newest frame last, and the summed reward of repeated actions are those of CURL (Laskin et al., ICML 2020).
+(k * c, h, w), newest frame last, and the summed reward of repeated actions are CURL's (Laskin et al., ICML 2020).
 """
 
 from typing import Any

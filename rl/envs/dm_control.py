@@ -1,0 +1,134 @@
+"""Tasks of the dm_control suite (Tassa et al., "DeepMind Control Suite", 2018) as gymnasium environments."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rl.envs.rendering import choose_renderer
+from sslcore.did_you_mean import did_you_mean
+from sslcore.errors import ConfigError
+
+PAIR = "dm-control==1.0.50 mujoco==3.17.0"  # seen working; the newest of both crash although pip is content
+
+
+class DMControl(gym.Env[np.ndarray, np.ndarray]):
+    """One task: flat float32 state as observation, pictures by `render()`, actions in [-1, 1].
+
+    `PixelStack` turns the pictures into observations, and with action repeat draws only the last of each. The time
+    limit (1000 steps in most tasks) is a truncation; the suite's rare other ends are terminations. An episode follows
+    from the seed of `reset`.
+
+    Args:
+        task: domain and task, as "cartpole-swingup" or "ball_in_cup-catch"; - and _ are the same.
+        size: side of the pictures in pixels.
+        camera: which of the task's cameras.
+        fast_render: no shadows and no anti-aliasing. Drawing in software is then about 6 times faster, but the pictures
+            differ, and so scores are not strictly those of others.
+        render_mode: "rgb_array", or None: no picture is ever drawn and no OpenGL needed.
+
+    Raises:
+        ConfigError: no such task or camera; dm_control or a renderer is missing.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        size: int = 100,
+        camera: int = 0,
+        fast_render: bool = False,
+        render_mode: str | None = "rgb_array",
+    ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode must be None or 'rgb_array', not {render_mode!r}")
+        suite = _suite(draws=render_mode is not None)
+        domain, name = _find_task(task, suite.ALL_TASKS)
+        self.name, self.size, self.camera, self.render_mode = f"{domain}-{name}", size, camera, render_mode
+        self._random = np.random.RandomState()
+        self._env = suite.load(domain, name, task_kwargs={"random": self._random})
+        model = self._env.physics.model
+        if not 0 <= camera < model.ncam:
+            raise ConfigError(f"{self.name} has cameras 0 to {model.ncam - 1}, not {camera}")
+        if fast_render:
+            # Before the first picture: the drawing context copies them.
+            model.vis.quality.shadowsize = 0
+            model.vis.quality.offsamples = 0
+        self._low, self._high = _action_range(self._env.action_spec(), self.name)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, self._low.shape, np.float32)
+        length = sum(int(np.prod(spec.shape)) for spec in self._env.observation_spec().values())
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (length,), np.float32)
+        # Pictures a second of the simulated time.
+        self.metadata = {**self.metadata, "render_fps": round(1 / self._env.control_timestep())}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        if seed is not None:
+            # In place: the task holds this generator.
+            self._random.seed(int(self.np_random.integers(1 << 32)))
+        return _flat(self._env.reset().observation), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        share = (np.clip(np.asarray(action, np.float64), -1.0, 1.0) + 1) / 2
+        time_step = self._env.step(self._low + share * (self._high - self._low))
+        # dm_env ends an episode with discount 0 where nothing can follow, and keeps it at 1 when time is up.
+        terminated = time_step.last() and time_step.discount == 0
+        truncated = time_step.last() and not terminated
+        return _flat(time_step.observation), float(time_step.reward), bool(terminated), bool(truncated), {}
+
+    def render(self) -> np.ndarray | None:
+        if self.render_mode is None:
+            return None
+        return self._env.physics.render(self.size, self.size, camera_id=self.camera)
+
+    def close(self) -> None:
+        # Otherwise the drawing thread complains while Python ends.
+        self._env.physics.free()
+
+
+def looks_like_a_task(name: str) -> bool:
+    """Whether a name is meant for dm_control: "cartpole-swingup" is, gymnasium's "CartPole-v1" is not."""
+    return "-" in name and name == name.lower() and not set(name) & set("/:") and not _is_version(name)
+
+
+def _is_version(name: str) -> bool:
+    """gymnasium ids end in -v0 or the like."""
+    end = name.rpartition("-")[2]
+    return end[:1] == "v" and end[1:].isdigit()
+
+
+def _suite(*, draws: bool) -> Any:
+    if draws:
+        choose_renderer()
+    try:
+        from dm_control import suite
+    except ImportError as error:
+        raise ConfigError(
+            f"tasks of dm_control need the extra dmc: pip install 'surnia[dmc]' ({PAIR}); importing it said: {error}"
+        ) from error
+    except Exception as error:
+        raise ConfigError(
+            f"dm_control cannot be used as installed ({error}): pip install {PAIR}, a pair that works"
+        ) from error
+    return suite
+
+
+def _find_task(wanted: str, tasks: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+    known = {f"{domain}-{name}": (domain, name) for domain, name in tasks}
+    for spelled, task in known.items():
+        if spelled.replace("_", "-") == wanted.replace("_", "-"):
+            return task
+    raise ConfigError(f"dm_control's suite has no task {wanted!r}{did_you_mean(wanted, list(known))}")
+
+
+def _action_range(spec: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    low, high = (np.broadcast_to(np.asarray(end, np.float64), spec.shape) for end in (spec.minimum, spec.maximum))
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ConfigError(f"{name} takes actions without bounds, which cannot be scaled to [-1, 1]")
+    return low, high
+
+
+def _flat(observation: dict[str, Any]) -> np.ndarray:
+    return np.concatenate([np.ravel(part) for part in observation.values()]).astype(np.float32)
