@@ -17,9 +17,9 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from rl import replay_files, replay_memory
+from rl import replay_files, replay_inputs, replay_memory
 from rl.replay_frames import FramePool
-from sslcore.errors import ConfigError, EnvWorkerError
+from sslcore.errors import ConfigError
 
 __all__ = ["FrameReplayBuffer"]
 
@@ -80,8 +80,8 @@ class FrameReplayBuffer(ReplayBuffer):
         storage_device: torch.device | str | None = None,
         seed: int | None = None,
     ) -> None:
-        self.stack = _checked_stack(observation_space, stack)
-        _check_options(buffer_size, n_envs, n_steps, gamma, optimize_memory_usage)
+        self.stack = replay_inputs.checked_stack(observation_space, stack)
+        replay_inputs.check_options(buffer_size, n_envs, n_steps, gamma, optimize_memory_usage)
         # ReplayBuffer's own constructor would allocate whole observations.
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)
         self.buffer_size = max(buffer_size // n_envs, 1)
@@ -158,10 +158,11 @@ class FrameReplayBuffer(ReplayBuffer):
             ConfigError: observations are not stacks of which each shares all frames but one with the next.
             EnvWorkerError: a reward is not finite, or an observation is no uint8 image of the right shape.
         """
-        obs = self._images(obs, "observation")
-        next_obs = self._images(_last_observations(next_obs, done, infos), "next observation")
-        reward, done = np.asarray(reward, dtype=np.float32).reshape(-1), np.asarray(done, dtype=bool).reshape(-1)
-        self._check(obs, next_obs, reward)
+        shape = (self.n_envs, *self.obs_shape)
+        obs = replay_inputs.images(obs, shape)
+        next_obs = replay_inputs.images(replay_inputs.last_observations(next_obs, done, infos), shape)
+        replay_inputs.check_overlap(obs, next_obs, self.stack)
+        reward, done = replay_inputs.rewards(reward), np.asarray(done, dtype=bool).reshape(-1)
         self.pool.reserve(self.n_envs * (self.stack + 1))
 
         row = self.pos
@@ -201,29 +202,6 @@ class FrameReplayBuffer(ReplayBuffer):
 
     def _frames_of(self, observation: np.ndarray) -> np.ndarray:
         return observation.reshape(self.stack, *self.frame_shape)
-
-    def _images(self, observations: np.ndarray, name: str) -> np.ndarray:
-        observations = np.asarray(observations)
-        expected = (self.n_envs, *self.obs_shape)
-        if observations.dtype != np.uint8 or observations.shape != expected:
-            raise EnvWorkerError(
-                f"the {name} of the environments is {observations.dtype} of {observations.shape}, not uint8 of "
-                f"{expected}; make the environment return what its observation space says"
-            )
-        return observations
-
-    def _check(self, obs: np.ndarray, next_obs: np.ndarray, reward: np.ndarray) -> None:
-        if not np.isfinite(reward).all():
-            i = int(np.flatnonzero(~np.isfinite(reward))[0])
-            raise EnvWorkerError(f"environment {i} gave the reward {reward[i]}; its rewards must be finite")
-        channels = self.frame_shape[0]
-        for i in range(self.n_envs):
-            if not np.array_equal(obs[i, channels:], next_obs[i, :-channels]):
-                raise ConfigError(
-                    f"the observations of environment {i} are not stacks of {self.stack} frames of which each step "
-                    "drops the oldest, the first, and adds one; stack the frames with rl.PixelStack, give the replay "
-                    "buffer the stack that the environment has, and let the VecEnv report terminal observations"
-                )
 
     # --- sampling ------------------------------------------------------------------------------------------------
 
@@ -294,41 +272,3 @@ class FrameReplayBuffer(ReplayBuffer):
     def restore_from(self, folder: str | Path) -> None:
         """Continues from a folder of `save_to`; see `rl.replay_files.restore`."""
         replay_files.restore(self, Path(folder))
-
-
-def _last_observations(next_obs: np.ndarray, done: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
-    """`next_obs` with the last observation of each episode that has ended, where the VecEnv has put the next one's."""
-    last = [info.get("terminal_observation") if over else None for over, info in zip(done, infos, strict=True)]
-    if all(observation is None for observation in last):
-        return next_obs
-    return np.stack([np.asarray(new if old is None else old) for new, old in zip(next_obs, last, strict=True)])
-
-
-def _checked_stack(space: spaces.Space, stack: int | None) -> int:
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3:
-        raise ConfigError(
-            f"a FrameReplayBuffer stores stacks of uint8 frames, (stack * channels, height, width), not {space}; "
-            "wrap the environment in rl.PixelStack, or use stable-baselines3's ReplayBuffer"
-        )
-    stack = getattr(space, "stack", None) if stack is None else stack
-    if stack is None:
-        raise ConfigError(
-            f"nothing says how many frames the {space.shape[0]} channels of an observation are; "
-            "give stack=, in replay_buffer_kwargs if an algorithm makes the buffer"
-        )
-    if stack < 1 or space.shape[0] % stack:
-        raise ConfigError(
-            f"an observation of {space.shape[0]} channels is not a stack of {stack} frames; "
-            "give stack= the number of frames that the environment stacks"
-        )
-    return int(stack)
-
-
-def _check_options(buffer_size: int, n_envs: int, n_steps: int, gamma: float, optimize_memory_usage: bool) -> None:
-    for name, value in {"buffer_size": buffer_size, "n_envs": n_envs, "n_steps": n_steps}.items():
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, not {value}")
-    if not 0 <= gamma <= 1:
-        raise ConfigError(f"gamma must be in [0, 1], not {gamma}")
-    if optimize_memory_usage:
-        raise ConfigError("a FrameReplayBuffer stores every frame once already; leave optimize_memory_usage False")

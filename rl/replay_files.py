@@ -4,7 +4,8 @@
         frames-00000.bin          the frames of one chunk of the pool, plain bytes
         frames-00001.bin          ...
         transitions.safetensors   what is not frames: places of the frames, actions, rewards, ends
-        manifest.json             layout, position, generator, SHA-256 and size of each file; written last
+        state.json                sizes, position, state of the generator
+        manifest.json             SHA-256 and size of the others; written last
 
 Every folder is complete by itself, yet a save costs what has changed: a chunk without new frames is a second name (hard
 link) of the file that the last save wrote. Older folders can be deleted at will.
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 _KIND = "replay buffer"
-_TRANSITIONS, _MANIFEST = "transitions.safetensors", "manifest.json"
+_TRANSITIONS, _STATE, _MANIFEST = "transitions.safetensors", "state.json", "manifest.json"
 _MANIFEST_LIMIT = 1 << 24
 _TABLES = ("places", "actions", "rewards", "dones", "timeouts", "ends")
 _REMEDY = "restore another checkpoint's"
@@ -73,14 +74,9 @@ def save(buffer: "FrameReplayBuffer", folder: Path) -> Path:
         chunks = {i: _save_chunk(buffer, i, temporary) for i in range(len(buffer.pool.changed))}
         written = {_chunk_name(i): sums for i, sums in chunks.items()}
         written[_TRANSITIONS] = files.write_new(temporary / _TRANSITIONS, safetensors_chunks(tables, {}))
-        manifest = {
-            "schema": SCHEMA,
-            "kind": _KIND,
-            "layout": _layout(buffer),
-            "state": state,
-            "files": {name: {"sha256": w.sha256, "size": w.size} for name, w in written.items()},
-        }
-        files.write_new(temporary / _MANIFEST, [json.dumps(manifest, indent=2).encode("utf-8")])
+        written[_STATE] = _write_json(temporary / _STATE, {"layout": _layout(buffer), "state": state})
+        sums = {name: {"sha256": w.sha256, "size": w.size} for name, w in written.items()}
+        _write_json(temporary / _MANIFEST, {"schema": SCHEMA, "kind": _KIND, "files": sums})
     _remember(buffer, folder, chunks)
     return folder
 
@@ -90,6 +86,10 @@ def _save_chunk(buffer: "FrameReplayBuffer", number: int, folder: Path) -> files
     if saved is not None and not buffer.pool.changed[number] and files.link_new(saved.path, target, saved.written.size):
         return saved.written
     return files.write_new(target, [np.ascontiguousarray(buffer.pool.chunk(number))])
+
+
+def _write_json(path: Path, value: Any) -> files.Written:
+    return files.write_new(path, [json.dumps(value, indent=2, allow_nan=False).encode("utf-8")])
 
 
 def _remember(buffer: "FrameReplayBuffer", folder: Path, chunks: dict[int, files.Written]) -> None:
@@ -125,7 +125,7 @@ def verify(folder: str | Path) -> None:
         CheckpointError: the folder is missing, foreign, of a newer schema, incomplete or damaged.
     """
     folder = Path(folder)
-    for name, expected in _sums(_manifest(folder), folder).items():
+    for name, expected in _sums(folder).items():
         _read(folder / name, expected)
 
 
@@ -141,16 +141,15 @@ def restore(buffer: "FrameReplayBuffer", folder: Path) -> None:
         CheckpointError: the folder is missing, foreign, damaged or of other sizes. The buffer is as it was, or empty
             if the damage is in the frames.
     """
-    manifest = _manifest(folder)
-    shown = files.show_path(folder)
-    _check_layout(manifest.get("layout"), _layout(buffer), shown)
-    sums = _sums(manifest, folder)
+    sums, shown = _sums(folder), files.show_path(folder)
     try:
-        state = _State(buffer, unpack(manifest.get("state"), {}))
+        stored = json.loads(_read(folder / _STATE, sums[_STATE]))
+        _check_layout(stored["layout"], _layout(buffer), shown)
+        state = _State(buffer, unpack(stored["state"], {}))
         chunks = _expected_chunks(buffer, state.used, sums)
         parsed = load_safetensors(_read(folder / _TRANSITIONS, sums[_TRANSITIONS]), folder / _TRANSITIONS)
         tables = _checked_tables(buffer, parsed, state)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{shown} is not a whole replay buffer ({error}); {_REMEDY}") from error
 
     buffer.reset()
@@ -232,33 +231,23 @@ def _check_layout(found: Any, expected: dict[str, Any], shown: str) -> None:
         )
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _sums(folder: Path) -> dict[str, files.Written]:
+    """What the manifest says of each file."""
     shown = files.show_path(folder)
     if not (folder / _MANIFEST).is_file():
         raise CheckpointError(f"{shown} is not a replay buffer, or not a whole one: no {_MANIFEST}; {_REMEDY}")
     data = files.read_file(folder / _MANIFEST, limit=_MANIFEST_LIMIT, error=CheckpointError, remedy=_REMEDY)
     try:
         manifest = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"the manifest of {shown} is damaged ({error}); {_REMEDY}") from error
-    schema = manifest.get("schema") if type(manifest) is dict and manifest.get("kind") == _KIND else None
-    if type(schema) is not int or schema < 1:
+        schema = manifest["schema"]
+        ours = manifest["kind"] == _KIND and type(schema) is int
+        if ours and schema > SCHEMA:
+            raise CheckpointError(f"{shown} was written by a newer Surnia (schema {schema}); update Surnia")
+        sums = {name: files.Written(str(e["sha256"]), int(e["size"])) for name, e in manifest["files"].items()}
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise CheckpointError(f"{shown} is not a replay buffer of Surnia, or damaged; {_REMEDY}") from error
+    if not ours or schema < 1 or any(Path(name).name != name for name in sums):
         raise CheckpointError(f"{shown} is not a replay buffer of Surnia; {_REMEDY}")
-    if schema > SCHEMA:
-        raise CheckpointError(f"{shown} was written by a newer Surnia (schema {schema}); update Surnia")
-    return manifest
-
-
-def _sums(manifest: dict[str, Any], folder: Path) -> dict[str, files.Written]:
-    entries = manifest.get("files")
-    sums = {}
-    for name, entry in (entries if type(entries) is dict else {}).items():
-        size, sha256 = (entry.get("size"), entry.get("sha256")) if type(entry) is dict else (None, None)
-        if Path(name).name != name or type(size) is not int or size < 0 or type(sha256) is not str:
-            raise CheckpointError(f"the manifest of {files.show_path(folder)} is damaged; {_REMEDY}")
-        sums[name] = files.Written(sha256, size)
-    if _TRANSITIONS not in sums:
-        raise CheckpointError(f"the manifest of {files.show_path(folder)} names no {_TRANSITIONS}; {_REMEDY}")
     return sums
 
 
