@@ -1,0 +1,30 @@
+"""Means of losses that stay on the device until somebody wants to see them."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class RunningMeans:
+    """Means since the last `take`. Adding waits for nothing; taking waits for the device once."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Count in {name: a tensor of one element}; a name that is missing does not count."""
+        for name, value in values.items():
+            value = value.detach().float().reshape(())
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """{name: mean}, and begin anew."""
+        if not self._sums:
+            return {}
+        totals = torch.stack(list(self._sums.values())).tolist()
+        means = {name: total / self._counts[name] for name, total in zip(self._sums, totals, strict=True)}
+        self._sums, self._counts = {}, {}
+        return means

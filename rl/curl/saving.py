@@ -1,0 +1,300 @@
+"""What stable-baselines3's users know as save, load and set_parameters, without pickles."""
+
+import io
+from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.type_aliases import GymEnv, TensorDict
+from stable_baselines3.common.utils import check_for_correct_spaces, get_device, get_system_info
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rl import archive
+from rl.curl import buffers
+from rl.curl.policy import CURLPolicy
+from rl.curl.settings import SETTINGS, WEIGHTS_HANG_ON
+from rl.described import describe, restore
+from sslcore.did_you_mean import did_you_mean
+from sslcore.errors import CheckpointError, ConfigError
+
+_COUNTS = (
+    "num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_n_updates", "_episode_num",
+    "_current_progress_remaining", "n_envs", "random_seed",
+)  # fmt: skip
+_LAST = ("_last_obs", "_last_episode_starts", "_last_original_obs")
+_OVERRIDES = (*SETTINGS, "policy_class")
+
+Self = TypeVar("Self", bound="SafeSAC")
+
+
+class SafeSAC(SAC):
+    """SAC whose archives are JSON and safetensors in a zip, and are checked before they are believed.
+
+    An archive holds settings, weights, optimisers, counters, and the state of what the agent draws from, so that one
+    that is loaded acts and learns on as the one that was saved would have. The replay buffer has files of its own.
+    """
+
+    policy: CURLPolicy  # type: ignore[assignment]
+    precision: str
+    bf16: bool
+
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write the agent to a file; to a path at once or not at all.
+
+        Args:
+            path: where to; ".zip" is added to a name without suffix.
+            exclude: settings to leave out, such as an action_noise of one's own class; load has its default then.
+            include: not possible without pickles.
+
+        Raises:
+            CheckpointError: a setting cannot be stored, or the file not be written; an older one is untouched.
+            ConfigError: something is to be included.
+        """
+        if include:
+            raise ConfigError(
+                f"include={list(include)} would need pickles, which archives are free of; save_replay_buffer "
+                "writes the replay buffer"
+            )
+        left_out = set(exclude or ())
+        progress = self._current_progress_remaining
+        settings = {name: getattr(self, name) for name in SETTINGS if name not in left_out}
+        about = {
+            "class": type(self).__name__,
+            "policy class": self.policy_class.__name__,
+            "policy": describe(self.policy._get_constructor_parameters()),
+            "device": self.device.type,
+            "observation_space": describe(self.observation_space),
+            "action_space": describe(self.action_space),
+            "settings": {name: describe(value, name, progress=progress) for name, value in settings.items()},
+        }
+        archive.write(path, archive.Archive(about, self._state()))
+
+    def _state(self) -> dict[str, Any]:
+        episodes: Iterable[Mapping[str, Any]] = self.ep_info_buffer or ()
+        return {
+            "policy": self.policy.state_dict(),
+            "optimizers": {name: state for name, state in self.get_parameters().items() if name != "policy"},
+            "variables": {name: getattr(self, name).detach() for name in self._get_torch_save_params()[1]},
+            "counts": {name: getattr(self, name) for name in _COUNTS},
+            "last": {name: getattr(self, name) for name in _LAST},
+            "episodes": [{k: float(e[k]) for k in ("r", "l", "t") if k in e} for e in episodes],
+            "successes": [float(success) for success in self.ep_success_buffer or ()],
+            "bf16": self.bf16,
+            "acting": self.policy.noise.get_state(),
+            "random actions": self.action_space.np_random.bit_generator.state,
+        }
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[Self],
+        path: str | Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        *,
+        trust: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """The agent that `save` wrote; arguments as in stable-baselines3.
+
+        Args:
+            path: the archive, with or without its ".zip".
+            env: what to learn on in; none is needed to act, and no replay buffer is made without one.
+            device: where to.
+            custom_objects, kwargs: settings that replace the stored ones.
+            force_reset: whether learning on begins with a reset of the environment.
+            trust: also load archives of stable-baselines3 itself, which can run any code when they are read.
+
+        Raises:
+            CheckpointError: the archive is missing, damaged, foreign, of other shapes, or needs `trust`.
+            ConfigError: a setting is unknown, or one that the stored weights hang on.
+            ValueError: the environment's spaces are not the agent's.
+        """
+        if trust and archive.needs_unpickling(path):
+            with archive.reading(path):
+                return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        if print_system_info:
+            get_system_info()
+        found = archive.read(path, device=get_device(device))
+        replaced = {k: v for k, v in (custom_objects or {}).items() if k in _OVERRIDES} | kwargs
+        agent = cls._built(path, found, env, device, replaced)
+        with archive.reading(path):
+            agent._continue_from(path, found.state, replaced, same_device=found.about["device"] == agent.device.type)
+        if env is not None and force_reset:
+            agent._last_obs = None
+        return agent
+
+    @classmethod
+    def _built(
+        cls: type[Self],
+        path: archive.Place,
+        found: archive.Archive,
+        env: GymEnv | None,
+        device: torch.device | str,
+        replaced: dict[str, Any],
+    ) -> Self:
+        """An agent with the archive's settings and weights of its own."""
+        with archive.reading(path):
+            stored = {name: restore(value) for name, value in found.about["settings"].items() if name not in replaced}
+            unknown = set(stored) - set(SETTINGS)
+            if unknown:
+                raise CheckpointError(f"{archive.shown(path)} has settings that this version lacks: {sorted(unknown)}")
+            spaces = {name: restore(found.about[name]) for name in ("observation_space", "action_space")}
+            n_envs = int(found.state["counts"]["n_envs"])
+            policy_class, stored_settings = found.about["policy class"], found.about["settings"]
+        _check_replaced(replaced, stored_settings)
+        policy = replaced.pop("policy_class", cls.policy_aliases.get(policy_class))
+        if policy is None:
+            raise CheckpointError(
+                f"{archive.shown(path)} was saved with a policy class of its own, {policy_class!r}: give it to "
+                "load(..., policy_class=...)"
+            )
+        if env is not None:
+            env = cls._wrap_env(env, int(stored.get("verbose", 0)))
+            check_for_correct_spaces(env, spaces["observation_space"], spaces["action_space"])
+            n_envs = env.num_envs
+        agent = cls(policy, env, device=device, _init_setup_model=False)  # type: ignore[arg-type]
+        agent.__dict__.update(stored | replaced | spaces | {"n_envs": n_envs})
+        if replaced:
+            agent._setup_model()  # what is wrong now is the caller's
+        else:
+            with archive.reading(path):
+                agent._setup_model()
+        return agent
+
+    def _continue_from(
+        self, path: archive.Place, state: Mapping[str, Any], replaced: Mapping[str, Any], *, same_device: bool
+    ) -> None:
+        self.set_parameters(_parameters(self, path, state, exact_match=True))
+        for name, value in state["variables"].items():
+            ours = getattr(self, name, None)
+            if isinstance(ours, Tensor):  # another ent_coef may have been given
+                ours.data.copy_(value)
+        keep = {"n_envs"} | ({"random_seed"} if "seed" in replaced else set())
+        for name in _COUNTS:
+            if name not in keep:
+                setattr(self, name, state["counts"][name])
+        for name in _LAST:
+            setattr(self, name, state["last"][name])
+        self.ep_info_buffer = deque(state["episodes"], maxlen=self._stats_window_size)
+        self.ep_success_buffer = deque(state["successes"], maxlen=self._stats_window_size)
+        if self.precision == "auto" and "update" not in replaced and same_device:
+            self.bf16 = bool(state["bf16"])  # not measured anew: the numbers would be others
+        if "seed" not in replaced:
+            self.policy.noise.set_state(state["acting"])
+            self.action_space.np_random.bit_generator.state = state["random actions"]
+
+    def set_parameters(
+        self,
+        load_path_or_dict: str | TensorDict,
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """As in stable-baselines3; nothing is changed if an archive does not fit.
+
+        Raises:
+            CheckpointError: an archive that is missing, damaged, foreign or of other shapes.
+        """
+        if isinstance(load_path_or_dict, dict):
+            super().set_parameters(load_path_or_dict, exact_match, device)
+            return
+        found = archive.read(load_path_or_dict, device=self.device)
+        with archive.reading(load_path_or_dict):
+            parameters = _parameters(self, load_path_or_dict, found.state, exact_match=exact_match)
+            super().set_parameters(parameters, exact_match, device)
+
+    def save_replay_buffer(self, path: str | Path | io.BufferedIOBase) -> None:
+        """Write the replay buffer: a `FrameReplayBuffer` as a folder of its own, others as stable-baselines3 does."""
+        if isinstance(path, str | Path) and isinstance(self.replay_buffer, buffers.FrameReplayBuffer):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self.replay_buffer.save_to(path)
+        else:
+            super().save_replay_buffer(path)
+
+    def load_replay_buffer(
+        self, path: str | Path | io.BufferedIOBase, truncate_last_traj: bool = True, *, trust: bool = False
+    ) -> None:
+        """Continue from what `save_replay_buffer` wrote.
+
+        Args:
+            path: a folder of a `FrameReplayBuffer`; a pickle only if it is trusted.
+            truncate_last_traj: as in stable-baselines3.
+            trust: read pickles, too, which can run any code.
+
+        Raises:
+            CheckpointError: it is missing, damaged, foreign, of other shapes, or needs `trust`.
+        """
+        if isinstance(path, str | Path) and not Path(path).is_file():
+            if self.replay_buffer is None:
+                self.replay_buffer = buffers.make(self)
+            if not isinstance(self.replay_buffer, buffers.FrameReplayBuffer):
+                raise CheckpointError(
+                    f"{archive.shown(path)} is for an agent whose replay buffer is a FrameReplayBuffer, and this "
+                    f"one's is a {type(self.replay_buffer).__name__}"
+                )
+            self.replay_buffer.restore_from(path)
+        elif trust:
+            super().load_replay_buffer(path, truncate_last_traj)
+        else:
+            raise CheckpointError(
+                f"{archive.shown(path)} must be unpickled, which can run any code in it: if you know where it "
+                "comes from, load it with trust=True"
+            )
+
+
+def _parameters(agent: SAC, path: archive.Place, state: Mapping[str, Any], *, exact_match: bool) -> TensorDict:
+    """The state dicts of an archive under the names of `get_parameters`, seen to fit the agent.
+
+    Raises:
+        CheckpointError: they do not.
+    """
+    parameters = {"policy": state["policy"], **state["optimizers"]}
+    wanted = {name: _part(agent, name) for name in agent._get_torch_save_params()[0]}
+    if exact_match and set(parameters) != set(wanted):
+        odd = ", ".join(sorted(set(parameters) ^ set(wanted)))
+        raise CheckpointError(
+            f"{archive.shown(path)} does not fit this agent: only one of them has {odd}; give both the same aux, "
+            "update and ent_coef"
+        )
+    fitting = {}
+    for name, part in wanted.items():
+        if name not in parameters:
+            continue
+        if isinstance(part, Optimizer):
+            archive.check_optimizer(path, name, part, parameters[name])
+        elif exact_match and isinstance(part, nn.Module):
+            archive.check_shapes(path, name, part.state_dict(), parameters[name])
+        fitting[name] = parameters[name]
+    return fitting
+
+
+def _part(agent: SAC, name: str) -> Any:
+    part: Any = agent
+    for step in name.split("."):
+        part = getattr(part, step)
+    return part
+
+
+def _check_replaced(replaced: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Raise a ConfigError for settings that `load` cannot replace."""
+    problems = []
+    for name, value in replaced.items():
+        if name not in _OVERRIDES:
+            problems.append(f"load knows no setting {name!r}{did_you_mean(name, _OVERRIDES)}")
+        elif name in WEIGHTS_HANG_ON and describe(value, name) != stored.get(name):
+            problems.append(
+                f"{name} cannot change on load, for the stored weights and optimisers hang on it; make a new agent"
+            )
+    if problems:
+        raise ConfigError(*problems)
