@@ -12,6 +12,7 @@ from apps.recipes import load_recipe, shipped_file
 from detection.data.annotations import AnnotationSet
 from detection.data.openworld import OpenWorldData, open_data
 from detection.data.scenes.openscenes import make_openscenes
+from detection.data.settings import OpenScenesData
 from detection.detector import OpenWorldDetector
 from detection.discovery import Wanted, discover
 from detection.discovery.grouping import Group, Grouping
@@ -19,7 +20,7 @@ from detection.discovery.records import UnknownObjects
 from detection.evaluation.matching import best_truth, overlapping
 from detection.tasks import TaskSet
 from detection.training.layout import read_json
-from detection.training.recipe import DetectionRecipe, OpenScenesData
+from detection.training.recipe import DetectionRecipe
 from detection.training.runner import detect_train
 from sslcore.errors import DataError
 from sslcore.storage import RunDirectory

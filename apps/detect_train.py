@@ -14,9 +14,10 @@ from apps.measures import duration, memory
 from apps.report.detection.report import write_detection_report
 from detection.data.categories import with_categories
 from detection.data.openworld import OpenWorldData, open_data
+from detection.data.settings import OpenScenesData
 from detection.training.model import build_engine
 from detection.training.processes import check_machine
-from detection.training.recipe import DetectionRecipe, OpenScenesData
+from detection.training.recipe import DetectionRecipe
 from detection.training.runner import Chain, Outcome, detect_train
 from sslcore.storage import RunDirectory
 from sslcore.training.lightning import is_first_process

@@ -9,8 +9,9 @@ from apps.launch import Training
 from apps.options import similar_path
 from apps.problems import in_order
 from apps.recipes import Loaded
+from detection.data.settings import CocoData
 from detection.tasks import TaskSet
-from detection.training.recipe import CocoData, DetectionRecipe
+from detection.training.recipe import DetectionRecipe
 from sslcore.errors import ConfigError
 
 MAY_CHANGE = frozenset({

@@ -17,7 +17,7 @@ from alternate import Forms, hardware, measure, table
 from torch.nn.functional import hinge_embedding_loss
 
 from detection.openworld.prototype_clustering import PrototypeClustering
-from detection.training.recipe import ClusteringSettings
+from detection.openworld.settings import ClusteringSettings
 
 
 def ours(features: torch.Tensor, labels: torch.Tensor, known: int, loss: str) -> PrototypeClustering:

@@ -27,6 +27,7 @@ from detection.evaluation.comparison import compare
 from detection.evaluation.strict import judge
 from detection.openworld.decision import Verdicts, detections_of
 from detection.openworld.energy_scorer import EnergyScorer
+from detection.openworld.settings import DecisionSettings
 from detection.openworld.suppression import suppress
 from detection.openworld.unknown_labeler import UnknownLabeler
 from detection.structures import BACKGROUND, FIRST_KNOWN, UNKNOWN, Detections, Regions
@@ -34,7 +35,7 @@ from detection.training import fitting
 from detection.training.inference import image_batches
 from detection.training.layout import Layout, read_json
 from detection.training.model import restore_engine
-from detection.training.recipe import DecisionSettings, DetectionRecipe
+from detection.training.recipe import DetectionRecipe
 from sslcore.training.machine import device_here
 
 TOP = 10

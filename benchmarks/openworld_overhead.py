@@ -19,10 +19,11 @@ import torch
 from alternate import Forms, hardware, measure, table
 from torch import Tensor
 
+from detection.engines.settings import NetworkSettings
 from detection.engines.torchvision import OpenWorldFasterRCNN, build_detector
 from detection.openworld.head import OpenWorldHead
+from detection.openworld.settings import ClusteringSettings, DecisionSettings, UnknownSettings
 from detection.structures import FIRST_KNOWN, Target
-from detection.training.recipe import ClusteringSettings, DecisionSettings, NetworkSettings, UnknownSettings
 
 CLASSES = 14
 TRAIN_GOAL, INFER_GOAL = 0.05, 0.03

@@ -17,10 +17,11 @@ from detection.data.annotations import AnnotationSet
 from detection.data.openworld import OpenWorldData, open_data
 from detection.data.scenes.cache import digest
 from detection.data.scenes.openscenes import make_openscenes
+from detection.data.settings import OpenScenesData
 from detection.training.first_task import copy_first_task, first_task_settings
 from detection.training.layout import Layout
 from detection.training.reading import read_pixels
-from detection.training.recipe import DetectionRecipe, OpenScenesData
+from detection.training.recipe import DetectionRecipe
 from detection.training.runner import detect_train
 from sslcore.errors import ConfigError
 from sslcore.pretrain.data import ImageArray

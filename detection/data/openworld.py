@@ -11,10 +11,10 @@ import numpy as np
 from detection.data.annotations import AnnotationSet
 from detection.data.coco import read_coco
 from detection.data.problems import Problem, Problems
+from detection.data.settings import CocoData, OpenScenesData
 from detection.data.validation import clean, validate
 from detection.data.voc import read_voc
 from detection.tasks import TaskSet
-from detection.training.recipe import CocoData, OpenScenesData
 from sslcore.errors import ConfigError
 
 

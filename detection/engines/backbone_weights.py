@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from detection.engines.networks import PyramidNetwork, architecture_of
-from detection.training.recipe import NetworkSettings
+from detection.engines.settings import NetworkSettings
 from sslcore.augment.normalise import IMAGENET_MEAN, IMAGENET_STD
 from sslcore.backbones import LoadedBackbone, load_backbone
 from sslcore.errors import CheckpointError

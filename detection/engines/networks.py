@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from detection.training.recipe import NetworkSettings
+from detection.engines.settings import NetworkSettings
 from sslcore.errors import ConfigError
 from sslcore.nn import Backbone, build_backbone
 from sslcore.settings import BackboneSettings

@@ -18,12 +18,12 @@ from detection.engines.images import ImageBatch, ImageTransform
 from detection.engines.networks import SIZE_DIVISIBLE, PyramidNetwork
 from detection.engines.region_pooling import RegionPool
 from detection.engines.region_proposals import Proposals, RegionProposer
+from detection.engines.settings import NetworkSettings
 from detection.openworld.boxes import box_loss, clipped, decode
 from detection.openworld.head import OpenWorldHead
 from detection.openworld.region_predictor import RegionPredictor
 from detection.openworld.sampling import RegionSample
 from detection.structures import Detections, Regions, Target
-from detection.training.recipe import NetworkSettings
 from sslcore.errors import ConfigError
 
 POOLED = 7

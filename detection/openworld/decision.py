@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from detection.openworld.settings import DecisionSettings
 from detection.openworld.suppression import strongest, suppress
 from detection.structures import BACKGROUND, FIRST_KNOWN, UNKNOWN, Detections, Regions
-from detection.training.recipe import DecisionSettings
 
 _LEAST_SIDE = 1e-2  # pixels; a box without area is no detection
 

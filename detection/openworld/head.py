@@ -18,9 +18,9 @@ from detection.openworld.decision import Verdicts, detections_of, verdicts
 from detection.openworld.energy_scorer import EnergyScorer
 from detection.openworld.prototype_clustering import PrototypeClustering
 from detection.openworld.sampling import NOTHING, Moment, RegionSample, match, sample
+from detection.openworld.settings import ClusteringSettings, DecisionSettings, UnknownSettings
 from detection.openworld.unknown_labeler import UnknownLabeler
 from detection.structures import FIRST_KNOWN, UNKNOWN, Detections, Regions, Target
-from detection.training.recipe import ClusteringSettings, DecisionSettings, UnknownSettings
 from sslcore.distributed import all_reduce_sum
 from sslcore.errors import CheckpointError
 
@@ -222,7 +222,8 @@ class OpenWorldHead(nn.Module):
     @torch.no_grad()
     def judge(self, image: Regions) -> Verdicts:
         """The decision on every region of an image, before suppression."""
-        logits = image.logits[:, : FIRST_KNOWN + len(self.known)]  # a known class's p may be 0 too, and tie with a masked
+        # Without the masked logits: where every known class has probability 0, these would be as good.
+        logits = image.logits[:, : FIRST_KNOWN + len(self.known)]
         posterior = self.scorer.posterior(self.scorer.evidence(logits)) if self.scorer.fitted else None
         return verdicts(logits, posterior, taught=self.taught)
 

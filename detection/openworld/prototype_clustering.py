@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from detection.openworld.counting import mean_count, packed, unpacked
+from detection.openworld.settings import ClusteringSettings
 from detection.structures import BACKGROUND, UNKNOWN
-from detection.training.recipe import ClusteringSettings
 from sslcore.distributed import is_distributed
 from sslcore.losses import hinge_clustering, prototype_nce
 from sslcore.memory import ClassMeans, FeatureQueue

@@ -12,10 +12,10 @@ from detection.openworld.boxes import highest_iou
 from detection.openworld.energy_fit import FitReport
 from detection.openworld.energy_scorer import EnergyScorer
 from detection.openworld.sampling import OBJECT_IOU
+from detection.openworld.settings import DecisionSettings, UnknownSettings
 from detection.openworld.unknown_labeler import UnknownLabeler
 from detection.structures import FIRST_KNOWN, UNKNOWN, Regions
 from detection.training.inference import image_batches
-from detection.training.recipe import DecisionSettings, UnknownSettings
 
 SOURCES = {
     "known": "auto-labelled proposals on validation images; no label of a future class was used",

@@ -15,10 +15,11 @@ from detection.data.annotations import AnnotationSet
 from detection.data.categories import with_categories
 from detection.data.openworld import OpenWorldData, open_files
 from detection.data.results import write_coco
+from detection.data.settings import CocoData
 from detection.discovery.learning import Lesson, learn
 from detection.training.callbacks import Meter
 from detection.training.layout import Layout, Stage
-from detection.training.recipe import CocoData, DetectionRecipe, StageSettings
+from detection.training.recipe import DetectionRecipe, StageSettings
 from sslcore.errors import ConfigError
 from sslcore.storage import RunDirectory, files, load_checkpoint, save_checkpoint, step_folder
 from sslcore.storage.checkpoint import read_info

@@ -1,167 +1,18 @@
-"""The schema of an open-world detection recipe: types, defaults and meanings of every setting, in one place.
+"""The schema of an open-world detection recipe: types, defaults and meanings of every setting.
 
-A recipe names only what is listed here, so it cannot make Surnia import anything; nothing heavy is imported either. The
-text under a field is its help on the command line.
+Each part brings its own settings; here are training's, and all of them together. A recipe names only what is listed
+there, so it cannot make Surnia import anything; nothing heavy is imported either. The text under a field is its help on
+the command line.
 """
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sslcore.settings import Count, Fraction, NonNegative, Positive, Settings
-
-Whole = Annotated[int, Field(ge=0)]
-
-# --- data ----------------------------------------------------------------------------------------------------------
-
-
-class OpenScenesData(Settings):
-    """The offline benchmark: scenes composed from drawings and photographs."""
-
-    name: Literal["openscenes"] = "openscenes"
-    variant: Literal["M", "S"] = "M"
-    """M: every task mixes super-categories; S: a super-category belongs to one task, the stress test."""
-    size: Literal["small", "large"] = "small"
-    """How many scenes, and how large."""
-    seed: Whole = 0
-    """Of the scenes."""
-    path: str | None = None
-    """Folder of a set made before; null composes it once and keeps it in the cache."""
-    sprites: str | None = None
-    """Your own cut-outs in place of the demo's art: a folder of class folders with transparent PNGs."""
-    backgrounds: str | None = None
-    """Your own photographs."""
-    workers: Whole = 2
-    """Processes that read images; 0: the training process itself."""
-
-
-class CocoData(Settings):
-    """COCO-style annotations and a task file."""
-
-    name: Literal["coco"] = "coco"
-    tasks: str
-    """YAML file: name, tasks (lists of class names), perhaps unknown_id and aliases."""
-    train: list[str]
-    """Annotation files of the training images: one for each task, or one for all."""
-    val: str
-    """Annotation file of the images that the decision is fitted on; none of them among the training images."""
-    test: str
-    """Annotation file of the test images, completely annotated."""
-    images: str
-    """Folder that the file names are relative to."""
-    workers: Whole = 4
-    """Processes that read images; 0: the training process itself."""
-
-
-DataSettings = Annotated[OpenScenesData | CocoData, Field(discriminator="name")]
-
-# --- network -------------------------------------------------------------------------------------------------------
-
-
-class NetworkSettings(Settings):
-    """The detector without its open-world parts."""
-
-    name: Literal["tiny", "resnet18_fpn", "resnet50_fpn"] = "resnet50_fpn"
-    """Backbone of the Faster R-CNN, each with a feature pyramid."""
-    weights: str | None = None
-    """The backbone's weights: a run of `surnia pretrain`, an exported file, torchvision:NAME=FILE; null: random."""
-    frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0
-    """Stem and first stages that are not trained: 0 none, 1 the stem, 2 the stem and C2, ..."""
-    norm: Literal["batch", "frozen"] = "batch"
-    """batch: learns, on GPUs from the images of all processes, on CPUs from each process's own; frozen: keeps the
-    statistics and scales it came with, for pretrained ResNets and small batches."""
-    width: Count = 16
-    """First-stage width of `tiny`."""
-    pyramid: Count = 256
-    """Channels of the feature pyramid."""
-    representation: Count = 1024
-    """Length of a region's embedding, d."""
-    min_size: Count = 800
-    """Shorter side that images are resized to."""
-    max_size: Count = 1333
-    """Longest allowed longer side."""
-    anchors: list[Positive] = [32, 64, 128, 256, 512]
-    """Side of the square anchors, one for each pyramid level, finest first, in pixels."""
-    ratios: list[Positive] = [0.5, 1.0, 2.0]
-    """Height over width of the anchors."""
-    anchors_sampled: Count = 256
-    """Anchors an image that the proposals' losses are taken on, at most half of them objects."""
-    anchor_iou: tuple[Fraction, Fraction] = (0.3, 0.7)
-    """Anchors that overlap a labelled box by less than the first are background, by at least the second objects."""
-    proposals_train: Count = 2000
-    """Proposals an image in training, after suppression."""
-    proposals_test: Count = 1000
-    """Proposals an image at inference, after suppression."""
-    per_class_boxes: bool = False
-    """Box deltas for each known class beside the class-agnostic ones."""
-    compat: Literal["ore"] | None = None
-    """ore: the classifier has outputs for every class of the task set from the start, those not introduced yet masked;
-    null: it grows with the classes."""
-
-
-# --- open-world parts ------------------------------------------------------------------------------------------------
-
-
-class UnknownSettings(Settings):
-    """Which background proposals are labelled unknown in training (ORE, section 4.2)."""
-
-    per_image: Whole = 2
-    """Proposals an image, those of highest objectness; 0: none."""
-    guard: Fraction = 0.1
-    """Proposals that overlap a labelled box by more than this IoU are not chosen."""
-    start: Fraction = 0.3
-    """Share of a task's steps after which labelling begins: before, objectness says little."""
-    min_side: NonNegative = 8.0
-    """Shorter proposals are not chosen; in pixels of the network's image."""
-    compat: Literal["ore"] | None = None
-    """ore: the original's choice, among the sampled background regions only."""
-
-
-class ClusteringSettings(Settings):
-    """The contrastive loss on region features (ORE, section 4.1)."""
-
-    loss: Literal["none", "hinge", "infonce"] = "infonce"
-    """hinge: ORE's equation 1; infonce: the cross-entropy of cosine similarities to the prototypes."""
-    weight: NonNegative = 0.1
-    """Of the loss among the others."""
-    margin: Positive = 10.0
-    """Of the hinge."""
-    temperature: Positive = 0.1
-    """Of infonce."""
-    momentum: Fraction = 0.99
-    """Weight of the old prototype at a refresh."""
-    store: Count = 20
-    """Newest features kept for each class."""
-    start: Fraction = 0.1
-    """Share of a task's steps after which prototypes are made and the loss begins."""
-    refresh: Count = 20
-    """Steps between two refreshes of the prototypes."""
-    compat: Literal["ore"] | None = None
-    """ore: the original code's Minkowski distance of order `margin` with a hinge of 2, averaged over classes too."""
-
-
-class DecisionSettings(Settings):
-    """What makes a detection unknown at inference, and what is kept."""
-
-    score: Literal["energy", "max_probability", "foreground"] = "energy"
-    """What the two densities are fitted on: free energy, the greatest known probability, or 1 - p(background)."""
-    fit: Literal["known", "oracle", "none"] = "known"
-    """known: no label of a future class is used; oracle: ORE's leak, labels of future classes on validation images;
-    none: the classifier alone decides."""
-    temperature: Positive = 1.0
-    """T of the energy, in the fit and in use."""
-    prior: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
-    """Probability of unknown before the energy is known: higher finds more unknown objects and mistakes more known
-    ones; null: the share among the fitted regions, which follows the number of proposals on each."""
-    score_floor: Fraction = 0.05
-    """Detections below this score are dropped."""
-    nms: Fraction = 0.5
-    """IoU above which the lower of two detections is suppressed."""
-    per_image: Count = 100
-    """Most detections an image."""
-
-
-# --- training --------------------------------------------------------------------------------------------------------
+from detection.data.settings import DataSettings, OpenScenesData
+from detection.engines.settings import NetworkSettings
+from detection.openworld.settings import ClusteringSettings, DecisionSettings, UnknownSettings
+from sslcore.settings import Count, Fraction, NonNegative, Positive, Settings, Whole
 
 
 class StageSettings(Settings):

@@ -13,9 +13,9 @@ from support.runs import At, stop
 
 from apps.cli import main
 from apps.recipe_text import dump
+from detection.data.settings import CocoData
 from detection.detector import OpenWorldDetector
 from detection.training import stage as stage_module
-from detection.training.recipe import CocoData
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from apps.suggest import Machine, suggest
 from apps.suggest_detection import suggest_detection
 from detection.data.openworld import open_data
 from detection.data.scenes.openscenes import make_openscenes
+from detection.data.settings import OpenScenesData
 from detection.tasks import TaskSet
-from detection.training.recipe import DetectionRecipe, OpenScenesData
+from detection.training.recipe import DetectionRecipe
 from sslcore import yaml_source
 from sslcore.errors import DataError
 from sslcore.pretrain.recipe import MoCoSettings, Recipe

@@ -2,10 +2,11 @@
 
 import torch
 
+from detection.engines.settings import NetworkSettings
 from detection.engines.torchvision import OpenWorldFasterRCNN, build_detector
 from detection.openworld.head import OpenWorldHead
+from detection.openworld.settings import ClusteringSettings, DecisionSettings, UnknownSettings
 from detection.structures import FIRST_KNOWN, Target
-from detection.training.recipe import ClusteringSettings, DecisionSettings, NetworkSettings, UnknownSettings
 
 CLASSES = ("circle", "square", "star")
 

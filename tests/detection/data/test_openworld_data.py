@@ -6,8 +6,8 @@ from PIL import Image
 
 from detection.data.openworld import open_data
 from detection.data.scenes import openscenes
+from detection.data.settings import CocoData, OpenScenesData
 from detection.data.views import train_view
-from detection.training.recipe import CocoData, OpenScenesData
 from sslcore.errors import ConfigError, DataError
 
 

@@ -3,7 +3,7 @@ import torch
 
 from detection.engines.backbone_weights import load_backbone_weights
 from detection.engines.networks import PyramidNetwork
-from detection.training.recipe import NetworkSettings
+from detection.engines.settings import NetworkSettings
 from sslcore.errors import CheckpointError
 from sslcore.nn import build_backbone
 from sslcore.storage import save_checkpoint, write_weights

@@ -4,7 +4,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from detection.engines.networks import PyramidNetwork
-from detection.training.recipe import NetworkSettings
+from detection.engines.settings import NetworkSettings
 from sslcore.errors import ConfigError
 
 TINY = {"name": "tiny", "width": 4, "pyramid": 8, "anchors": [16, 32, 64]}

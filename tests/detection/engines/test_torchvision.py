@@ -3,9 +3,10 @@ import torch
 from support.small_detectors import CLASSES, small_batch, small_detector
 from torch import nn
 
+from detection.engines.settings import NetworkSettings
 from detection.engines.torchvision import build_detector
 from detection.structures import FIRST_KNOWN, UNKNOWN, Target
-from detection.training.recipe import DetectionRecipe, NetworkSettings
+from detection.training.recipe import DetectionRecipe
 from sslcore.errors import CheckpointError, ConfigError
 from sslcore.nn import build_backbone
 from sslcore.storage import write_weights

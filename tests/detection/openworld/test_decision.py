@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from detection.openworld.decision import detections_of, is_unknown, known_score, unknown_score, verdicts
+from detection.openworld.settings import DecisionSettings
 from detection.structures import UNKNOWN, Regions
-from detection.training.recipe import DecisionSettings
 
 P = torch.tensor([[0.1, 0.2, 0.6, 0.1], [0.5, 0.3, 0.1, 0.1]])
 

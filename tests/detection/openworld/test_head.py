@@ -6,8 +6,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from detection.openworld.boxes import box_loss, decode
 from detection.openworld.head import OpenWorldHead
 from detection.openworld.region_predictor import MASKED, RegionPredictor
+from detection.openworld.settings import ClusteringSettings, DecisionSettings, UnknownSettings
 from detection.structures import BACKGROUND, FIRST_KNOWN, UNKNOWN, Detections, Regions, Target
-from detection.training.recipe import ClusteringSettings, DecisionSettings, UnknownSettings
 from sslcore.errors import CheckpointError
 from sslcore.storage import load_checkpoint, save_checkpoint
 

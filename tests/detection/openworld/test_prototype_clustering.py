@@ -6,8 +6,8 @@ from support.processes import in_processes
 from torch.nn.functional import normalize
 
 from detection.openworld.prototype_clustering import PrototypeClustering, ore_loss
+from detection.openworld.settings import ClusteringSettings
 from detection.structures import BACKGROUND, UNKNOWN
-from detection.training.recipe import ClusteringSettings
 
 NOTHING = -1
 

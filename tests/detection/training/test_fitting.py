@@ -11,10 +11,10 @@ from support.drawn import TASKS
 from detection.data.views import test_view as view_with_unknowns
 from detection.data.views import val_view
 from detection.openworld.energy_scorer import EnergyScorer
+from detection.openworld.settings import DecisionSettings, UnknownSettings
 from detection.structures import Regions
 from detection.training.fitting import Evidence, collect_evidence, fit
 from detection.training.inference import Interrupted
-from detection.training.recipe import DecisionSettings, UnknownSettings
 
 READING = {"batch_size": 3}
 

@@ -1,0 +1,66 @@
+"""Settings of the open-world parts. Imports nothing heavy."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sslcore.settings import Count, Fraction, NonNegative, Positive, Settings, Whole
+
+
+class UnknownSettings(Settings):
+    """Which background proposals are labelled unknown in training (ORE, section 4.2)."""
+
+    per_image: Whole = 2
+    """Proposals an image, those of highest objectness; 0: none."""
+    guard: Fraction = 0.1
+    """Proposals that overlap a labelled box by more than this IoU are not chosen."""
+    start: Fraction = 0.3
+    """Share of a task's steps after which labelling begins: before, objectness says little."""
+    min_side: NonNegative = 8.0
+    """Shorter proposals are not chosen; in pixels of the network's image."""
+    compat: Literal["ore"] | None = None
+    """ore: the original's choice, among the sampled background regions only."""
+
+
+class ClusteringSettings(Settings):
+    """The contrastive loss on region features (ORE, section 4.1)."""
+
+    loss: Literal["none", "hinge", "infonce"] = "infonce"
+    """hinge: ORE's equation 1; infonce: the cross-entropy of cosine similarities to the prototypes."""
+    weight: NonNegative = 0.1
+    """Of the loss among the others."""
+    margin: Positive = 10.0
+    """Of the hinge."""
+    temperature: Positive = 0.1
+    """Of infonce."""
+    momentum: Fraction = 0.99
+    """Weight of the old prototype at a refresh."""
+    store: Count = 20
+    """Newest features kept for each class."""
+    start: Fraction = 0.1
+    """Share of a task's steps after which prototypes are made and the loss begins."""
+    refresh: Count = 20
+    """Steps between two refreshes of the prototypes."""
+    compat: Literal["ore"] | None = None
+    """ore: the original code's Minkowski distance of order `margin` with a hinge of 2, averaged over classes too."""
+
+
+class DecisionSettings(Settings):
+    """What makes a detection unknown at inference, and what is kept."""
+
+    score: Literal["energy", "max_probability", "foreground"] = "energy"
+    """What the two densities are fitted on: free energy, the greatest known probability, or 1 - p(background)."""
+    fit: Literal["known", "oracle", "none"] = "known"
+    """known: no label of a future class is used; oracle: ORE's leak, labels of future classes on validation images;
+    none: the classifier alone decides."""
+    temperature: Positive = 1.0
+    """T of the energy, in the fit and in use."""
+    prior: Annotated[float, Field(gt=0, lt=1)] | None = 0.3
+    """Probability of unknown before the energy is known: higher finds more unknown objects and mistakes more known
+    ones; null: the share among the fitted regions, which follows the number of proposals on each."""
+    score_floor: Fraction = 0.05
+    """Detections below this score are dropped."""
+    nms: Fraction = 0.5
+    """IoU above which the lower of two detections is suppressed."""
+    per_image: Count = 100
+    """Most detections an image."""
