@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rl import replay_memory
 from sslcore.errors import ConfigError
 
 CHUNK_BYTES = 1 << 24  # of frames in one file of a saved buffer: what a single new frame makes be written again
@@ -136,7 +137,11 @@ class FramePool:
             raise ConfigError(self._refusal(capacity)) from error
 
     def _grow(self, count: int) -> None:
+        """More room: episodes are shorter than was reckoned with."""
         capacity = self.capacity + count
+        free = replay_memory.available_bytes(str(self.device))
+        if free is not None and count * math.prod(self.frame_shape) > free:
+            raise ConfigError(self._refusal(capacity))
         if isinstance(self._store, Tensor):
             grown = self._allocate(capacity)
             assert isinstance(grown, Tensor)
@@ -154,7 +159,7 @@ class FramePool:
         size = capacity * math.prod(self.frame_shape) / 1e9
         return (
             f"the replay buffer's {capacity:,} frames ({size:.2f} GB) do not fit into the memory of {self.device}; "
-            "lower buffer_size or the size of the image"
+            "lower buffer_size or the size of the image (short episodes need more frames a transition)"
         )
 
 

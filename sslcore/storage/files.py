@@ -188,10 +188,7 @@ def link_new(source: Path, target: Path, size: int) -> bool:
         size: of the source, in bytes.
 
     Returns:
-        Whether it has the name now: the source can be gone or cut short, and not every disk has hard links.
-
-    Raises:
-        CheckpointError: never for these reasons, but when a fault is injected.
+        Whether it has the name now. If not (the source is gone or cut short, the disk has no hard links), write it.
     """
     with _explained("write", target):
         _step("link", target)

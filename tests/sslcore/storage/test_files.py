@@ -31,6 +31,16 @@ def test_the_hash_and_size_are_those_of_the_content(tmp_path):
     assert written == ("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", 3)
 
 
+def test_a_second_name_is_given_to_a_whole_file_only(tmp_path):
+    source, target = tmp_path / "a", tmp_path / "b"
+    size = files.write_new(source, [b"abc"]).size
+    assert not files.link_new(tmp_path / "missing", target, size)
+    assert not files.link_new(source, target, size + 1)
+    assert files.link_new(source, target, size)
+    assert target.samefile(source)
+    assert not files.link_new(source, target, size)
+
+
 @pytest.mark.parametrize("kind", ["kill", "error"])
 def test_whatever_step_fails_a_reader_meets_the_old_content_or_the_new(tmp_path, every_fault, kind):
     path, seen = tmp_path / "a.json", set()
