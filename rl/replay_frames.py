@@ -68,7 +68,7 @@ class FramePool:
         """
         missing = count - len(self._released) - (self.capacity - self.used)
         if missing > 0:
-            self._grow(max(missing, self.capacity // 8))
+            self._grow(max(missing, self.capacity // 32))
 
     def put(self, frame: np.ndarray) -> int:
         """Stores a frame and returns its place, which is kept once `hold` is told of it."""
