@@ -42,17 +42,29 @@ class FrameSource:
                 "render_mode='rgb_array', so that there are pictures to learn from"
             )
 
+    def check(self, observation: Any) -> None:
+        """ValueError if an observation holds numbers that are not finite, or is not the image that was announced."""
+        if not _is_finite(observation):
+            raise ValueError("the observation holds numbers that are not finite")
+        if self._layout:
+            image = np.asarray(observation)
+            _check_type("the observation", image)
+            if image.shape != self._native:
+                raise ValueError(f"the observation has shape {image.shape}, but {self._native} was announced")
+
     def frame(self, observation: Any) -> np.ndarray:
-        """The (c, h, w) uint8 frame of the present moment; ValueError says what is wrong with the image."""
+        """The (c, h, w) uint8 frame of the present moment; ValueError says what is wrong with the picture."""
         image = np.asarray(observation if self._layout else self._env.render())
-        what = "the observation" if self._layout else "the picture"
-        if image.dtype != np.uint8:
-            raise ValueError(f"{what} is of type {image.dtype}, but images must be uint8 from 0 to 255")
-        if self._layout and image.shape != self._native:
-            raise ValueError(f"{what} has shape {image.shape}, but the environment announced {self._native}")
-        if not self._layout and (image.ndim != 3 or image.shape[-1] != 3):
-            raise ValueError(f"{what} has shape {image.shape}, but an rgb_array is (height, width, 3)")
+        if not self._layout:
+            _check_type("the picture", image)
+            if image.ndim != 3 or image.shape[-1] != 3:
+                raise ValueError(f"the picture has shape {image.shape}, but an rgb_array is (height, width, 3)")
         return _resized(_channel_first(image, self._layout or "hwc"), *self.shape[1:])
+
+
+def _check_type(what: str, image: np.ndarray) -> None:
+    if image.dtype != np.uint8:
+        raise ValueError(f"{what} is of type {image.dtype}, but images must be uint8 from 0 to 255")
 
 
 def env_name(env: gym.Env) -> str:
@@ -60,12 +72,12 @@ def env_name(env: gym.Env) -> str:
     return env.spec.id if env.spec is not None else str(getattr(env.unwrapped, "name", type(env.unwrapped).__name__))
 
 
-def is_finite(observation: Any) -> bool:
+def _is_finite(observation: Any) -> bool:
     """False if an array, or one in a dict or tuple, holds NaN or infinity."""
     if isinstance(observation, dict):
-        return all(is_finite(value) for value in observation.values())
+        return all(_is_finite(value) for value in observation.values())
     if isinstance(observation, tuple):
-        return all(is_finite(value) for value in observation)
+        return all(_is_finite(value) for value in observation)
     array = np.asarray(observation)
     return not np.issubdtype(array.dtype, np.floating) or bool(np.isfinite(array).all())
 

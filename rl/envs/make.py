@@ -80,7 +80,7 @@ def make_vec_env(
         raise ConfigError(f"workers must be 'here' or 'processes', not {workers!r}")
     from rl.envs.workers import WatchedVecEnv
 
-    return WatchedVecEnv(makers, names=[f"environment {i} ({chosen.name})" for i in range(n_envs)], **(watch or {}))
+    return WatchedVecEnv(makers, names=[f"worker {i} ({chosen.name})" for i in range(n_envs)], **(watch or {}))
 
 
 def _settings(env: str | EnvSettings, settings: dict[str, Any]) -> EnvSettings:

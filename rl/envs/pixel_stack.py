@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
-from rl.envs.frames import FrameSource, env_name, is_finite
+from rl.envs.frames import FrameSource, env_name
 from sslcore.errors import ConfigError, EnvWorkerError
 
 
@@ -57,19 +57,18 @@ class PixelStack(gym.Wrapper, RecordConstructorArgs):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         self._agent_steps = self._env_steps = 0
-        observation, info = self._call("reset", seed=seed, options=options)
-        self._check_observation(observation)
+        observation, info = self._call("reset", 2, seed=seed, options=options)
+        self._check(observation, 0.0)
         self._frames = np.tile(self._frame(observation), (self.stack, 1, 1))
         return self._frames, info
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         total, repeats, ended = 0.0, 0, False
         while repeats < self.action_repeat and not ended:
-            observation, reward, terminated, truncated, info = self._call("step", action)
+            observation, reward, terminated, truncated, info = self._call("step", 5, action)
             repeats += 1
             self._env_steps += 1
-            self._check_reward(reward)
-            self._check_observation(observation)
+            self._check(observation, reward)
             total += float(reward)
             ended = terminated or truncated
         self._agent_steps += 1
@@ -88,26 +87,38 @@ class PixelStack(gym.Wrapper, RecordConstructorArgs):
         except Exception as error:
             raise EnvWorkerError(f"{self._where()}: rendering raised {_said(error)}") from error
 
-    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, method: str, values: int, *args: Any, **kwargs: Any) -> tuple:
         try:
-            return getattr(self.env, method)(*args, **kwargs)
+            result = getattr(self.env, method)(*args, **kwargs)
         except EnvWorkerError:
             raise
         except Exception as error:
             raise EnvWorkerError(f"{self._where()}: {method} raised {_said(error)}") from error
+        if not isinstance(result, tuple) or len(result) != values:
+            raise EnvWorkerError(
+                f"{self._where()}: {method} must return {values} values as in gymnasium; is the environment written "
+                "for the older gym?"
+            )
+        return result
 
-    def _check_reward(self, reward: Any) -> None:
-        if not np.isscalar(reward) and np.ndim(reward) != 0:
-            raise EnvWorkerError(f"{self._where()}: the reward has shape {np.shape(reward)} and must be one number")
-        if not np.isfinite(reward):
-            raise EnvWorkerError(f"{self._where()}: the reward is {float(reward)}; an agent cannot learn from it")
-
-    def _check_observation(self, observation: Any) -> None:
-        if not is_finite(observation):
-            raise EnvWorkerError(f"{self._where()}: the observation holds numbers that are not finite")
+    def _check(self, observation: Any, reward: Any) -> None:
+        """Also within repeats: what is wrong there has gone wrong already."""
+        try:
+            self._source.check(observation)
+            _check_reward(reward)
+        except ValueError as error:
+            raise EnvWorkerError(f"{self._where()}: {error}") from error
 
     def _where(self) -> str:
         return f"environment {self._name}, step {self._env_steps} of its episode"
+
+
+def _check_reward(reward: Any) -> None:
+    value = np.asarray(reward)
+    if value.ndim or value.dtype.kind not in "biuf":
+        raise ValueError(f"the reward must be one number, not {reward!r}")
+    if not np.isfinite(value):
+        raise ValueError(f"the reward is {float(value)}, from which nothing can be learned")
 
 
 def _said(error: Exception) -> str:

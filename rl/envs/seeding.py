@@ -48,9 +48,10 @@ class EpisodeSeeds(gym.Wrapper, RecordConstructorArgs):
         return self._begin(self._episode + 1, options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        # A copy, as the caller may write its next action into the same array, and of the type that `restore` will give.
+        action = np.array(action, self.action_space.dtype)
         result = self.env.step(action)
-        # Only after it went well, and a copy: the caller may write its next action into the same array.
-        self._actions.append(np.array(action))
+        self._actions.append(action)
         self._last = result[0]
         return result
 

@@ -28,7 +28,7 @@ class WatchedVecEnv(SubprocVecEnv):
 
     Args:
         makers: one for each environment: functions without arguments that return it. They are pickled.
-        names: how messages call the environments; "environment 0", ... if not given.
+        names: how messages call the workers; "worker 0", ... if not given.
         start_method: of multiprocessing. "spawn" and "forkserver" import the main script again, which must therefore
             start under `if __name__ == "__main__":`.
         start_seconds: how long making an environment may take.
@@ -51,7 +51,7 @@ class WatchedVecEnv(SubprocVecEnv):
         self.remotes: list[Any] = []
         self.processes: list[Any] = []
         context = mp.get_context(start_method if start_method in mp.get_all_start_methods() else "spawn")
-        names = names or [f"environment {i}" for i in range(len(makers))]
+        names = names or [f"worker {i}" for i in range(len(makers))]
         for maker, name in zip(makers, names, strict=True):
             ours, theirs = context.Pipe()
             # Daemons end with this process. Of any number, only the own end of the pipe is open in a worker, so that
@@ -143,11 +143,12 @@ class _Failure:
     """What a worker sends instead of an answer when its environment raised."""
 
     def __init__(self, error: BaseException) -> None:
-        self.said = str(error) if isinstance(error, SurniaError) else f"{type(error).__name__}: {error}"
+        # Our own errors already say where they come from.
+        self.said = str(error) if isinstance(error, SurniaError) else f"raised {type(error).__name__}: {error}"
         self.trace = "".join(traceback.format_exception(error))
 
     def as_error(self, name: str) -> EnvWorkerError:
-        error = EnvWorkerError(f"{name} raised: {' '.join(self.said.split())}")
+        error = EnvWorkerError(f"{name}: {' '.join(self.said.split())}")
         error.add_note(f"In the worker:\n{self.trace}")
         return error
 
