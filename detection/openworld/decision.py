@@ -32,19 +32,22 @@ def known_score(probabilities: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
 def unknown_score(probabilities: Float[Tensor, "n c"], taught: Bool[Tensor, ""] | bool) -> Float[Tensor, " n"]:
     """How sure it is that a region, if it is nothing known, is an object at all.
 
-    A high energy says that a region is nothing known, and most of what is nothing known is background. The classifier
-    was taught to tell unknown objects from background by pseudo-unknowns, and its p(unknown) says it about as well as
-    anything that was tried, at the least cost to known boxes (docs/results/openworld.md). Where nothing was labelled
-    unknown, what is left of the foreground beside the likeliest known class takes its place. The root, because
-    p(unknown) is small: without it fewer unknown boxes pass the score floor.
+    A high energy says that a region is nothing known, and most of what is nothing known is background. Two numbers tell
+    unknown objects from it: p(unknown), which pseudo-unknowns taught the classifier, and 1 - p(background), for what
+    resembles something known is an object too. The first ranks better after the first task, the second when more
+    classes are known, their geometric mean about as well as the better one in both (docs/results/openworld.md). Where
+    nothing was labelled unknown, what is left of the foreground beside the likeliest known class takes its place. A root
+    once more, because these are small beside known scores: without it fewer unknown boxes pass the floor and
+    suppression.
 
     Args:
         probabilities: (n, 2 + K).
         taught: whether training had regions labelled unknown.
     """
-    leftover = 1 - probabilities[:, BACKGROUND] - probabilities[:, FIRST_KNOWN:].amax(dim=1)
-    taught = torch.as_tensor(taught, device=probabilities.device)
-    return torch.where(taught, probabilities[:, UNKNOWN], leftover).clamp(min=0).sqrt()
+    foreground = 1 - probabilities[:, BACKGROUND]
+    leftover = (foreground - probabilities[:, FIRST_KNOWN:].amax(dim=1)).clamp(min=0)
+    both = (probabilities[:, UNKNOWN] * foreground.clamp(min=0)).sqrt()
+    return torch.where(torch.as_tensor(taught, device=probabilities.device), both, leftover).sqrt()
 
 
 @dataclass

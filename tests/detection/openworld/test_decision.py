@@ -16,7 +16,8 @@ def test_unknown_by_posterior_or_by_the_classifier():
 
 def test_scores():
     assert known_score(P).tolist() == pytest.approx([0.6, 0.1])
-    assert unknown_score(P, True).tolist() == pytest.approx([0.2**0.5, 0.3**0.5])
+    # Root of the geometric mean of p(unknown) and 1 - p(background).
+    assert unknown_score(P, True).tolist() == pytest.approx([(0.2 * 0.9) ** 0.25, (0.3 * 0.5) ** 0.25])
     # Nothing was labelled unknown: 1 - .1 - .6, and 1 - .5 - .1.
     assert unknown_score(P, torch.tensor(False)).tolist() == pytest.approx([0.3**0.5, 0.4**0.5])
     assert unknown_score(torch.tensor([[1.0, 0, 0]]), False).tolist() == [0.0]
@@ -27,7 +28,7 @@ def test_one_verdict_a_region():
     assert decided.labels.tolist() == [UNKNOWN, UNKNOWN]
     decided = verdicts(P.log(), None, taught=True)
     assert decided.labels.tolist() == [2, UNKNOWN]
-    assert decided.scores.tolist() == pytest.approx([0.6, 0.3**0.5])
+    assert decided.scores.tolist() == pytest.approx([0.6, (0.3 * 0.5) ** 0.25])
     assert decided.posteriors.tolist() == pytest.approx([0.25, 0.75])  # .2 against .6, .3 against .1
 
 
