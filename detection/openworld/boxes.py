@@ -20,32 +20,32 @@ CHUNK = 64
 because each is a candidate too."""
 
 
-def common_area(a: Float[Tensor, "a 4"], b: Float[Tensor, "b 4"]) -> Float[Tensor, "a b"]:
+def common_area(a: Float[Tensor, "*n a 4"], b: Float[Tensor, "*n b 4"]) -> Float[Tensor, "*n a b"]:
     """What each box shares with each of the others, in square pixels. Coordinate by coordinate, each in one piece of
     memory, which is faster on a CPU than torchvision's pairs of corners."""
-    left, top, right, bottom = a.T.contiguous()[:, :, None]
-    x1, y1, x2, y2 = b.T.contiguous()
+    left, top, right, bottom = a.movedim(-1, 0).contiguous()[..., :, None]
+    x1, y1, x2, y2 = b.movedim(-1, 0).contiguous()[..., None, :]
     shared = (torch.minimum(right, x2).sub_(torch.maximum(left, x1))).clamp_(min=0)
     return shared.mul_((torch.minimum(bottom, y2).sub_(torch.maximum(top, y1))).clamp_(min=0))
 
 
-def area(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
+def area(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     """In square pixels."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def iou(a: Float[Tensor, "a 4"], b: Float[Tensor, "b 4"]) -> Float[Tensor, "a b"]:
+def iou(a: Float[Tensor, "*n a 4"], b: Float[Tensor, "*n b 4"]) -> Float[Tensor, "*n a b"]:
     """Intersection over union of each box with each of the others; 0 for two boxes without area."""
     shared = common_area(a, b)
-    return shared / (area(a)[:, None] + area(b)).sub_(shared).clamp_(min=_NO_AREA)
+    return shared / (area(a)[..., :, None] + area(b)[..., None, :]).sub_(shared).clamp_(min=_NO_AREA)
 
 
-def highest_iou(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "m 4"]) -> Float[Tensor, " n"]:
+def highest_iou(boxes: Float[Tensor, "*n b 4"], others: Float[Tensor, "*n m 4"]) -> Float[Tensor, "*n b"]:
     """How much each box overlaps the one of the others that it overlaps most; 0 where there are none. `CHUNK` of the
     others at a time."""
-    highest = torch.zeros_like(boxes[:, 0])
-    for first in range(0, len(others), CHUNK):
-        highest = torch.maximum(highest, iou(others[first : first + CHUNK], boxes).amax(dim=0))
+    highest = torch.zeros_like(boxes[..., 0])
+    for first in range(0, others.shape[-2], CHUNK):
+        highest = torch.maximum(highest, iou(others[..., first : first + CHUNK, :], boxes).amax(dim=-2))
     return highest
 
 

@@ -6,6 +6,7 @@ which proposals are unknown objects, what the losses are, and what is reported, 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -112,57 +113,40 @@ class OpenWorldHead(nn.Module):
         if len(images) != 1:
             raise ValueError(f"proposals, objectness, targets and previous must be one per image, not {sorted(images)}")
         self.clustering.at(step, progress)
-        labelling = progress >= self.unknowns.start and self.labeler.k > 0
-        return [
-            self._label(
-                boxes,
-                logits,
-                target,
-                step=step,
-                labelling=labelling,
-                previous=None if previous is None else previous[i],
-            )
-            for i, (boxes, logits, target) in enumerate(zip(proposals, objectness, targets, strict=True))
-        ]
-
-    def _label(
-        self,
-        proposals: Tensor,
-        objectness: Tensor,
-        target: Target,
-        *,
-        step: int,
-        labelling: bool,
-        previous: Tensor | None,
-    ) -> RegionSample:
-        self._check_target(target)
-        candidates = match(proposals, target)
-        moment = Moment(self.seed, step, target.key)
-        choice = None
-        if labelling:
-            choice = self.labeler.choose_among(candidates, objectness, moment, previous=previous)
-            candidates = choice.candidates
-        pseudo = choice.pseudo if choice else torch.zeros_like(candidates.labels, dtype=torch.bool)
-        drawn = sample(candidates, pseudo, moment, regions=self.regions, positive=self.positive)
-        if choice is None:
-            return drawn
+        if not targets:
+            return []
+        self._check_targets(targets)
+        candidates = match(proposals, targets)
+        moment = Moment(self.seed, step, tuple(target.key for target in targets))
+        draw = partial(sample, moment=moment, regions=self.regions, positive=self.positive)
+        if progress < self.unknowns.start or self.labeler.k == 0:
+            return draw(candidates, torch.zeros_like(candidates.labels, dtype=torch.bool))
+        choice = self.labeler.choose_among(candidates, objectness, moment, previous=previous)
+        samples = draw(choice.candidates, choice.pseudo)
         if self.labeler.compat == "ore":
-            own = objectness.new_full((candidates.labelled,), _ORE_OWN_LOGIT)
-            labelled = candidates.boxes[: candidates.labelled]
-            drawn = self.labeler.relabel_as_ore(drawn, torch.cat([own, objectness])[drawn.rows], labelled)
-        return replace(drawn, random=choice.random)
+            samples = [self._as_ore(*image) for image in zip(samples, objectness, targets, strict=True)]
+        return [replace(drawn, random=partial(choice.random_of, i)) for i, drawn in enumerate(samples)]
 
-    def _check_target(self, target: Target) -> None:
+    def _as_ore(self, drawn: RegionSample, objectness: Tensor, target: Target) -> RegionSample:
+        logits = torch.cat([objectness.new_full((len(target.boxes),), _ORE_OWN_LOGIT), objectness])
+        return self.labeler.relabel_as_ore(drawn, logits[drawn.rows], target.boxes.to(drawn.boxes))
+
+    def _check_targets(self, targets: list[Target]) -> None:
         """On the CPU only: a GPU would have to be waited for."""
-        if target.labels.device.type != "cpu" or not len(target.labels):
+        labels, boxes = (torch.cat([getattr(target, name) for target in targets]) for name in ("labels", "boxes"))
+        there = FIRST_KNOWN + len(self.known)
+        if labels.device.type != "cpu" or not len(labels):
             return
-        if (highest := int(target.labels.max())) >= (there := FIRST_KNOWN + len(self.known)):
-            raise ValueError(
-                f"image {target.key} has an object labelled {highest}, but there are {there} labels: grow the "
-                "head before training on a task's classes"
-            )
-        if not bool(target.boxes.isfinite().all()):
-            raise ValueError(f"image {target.key} has a labelled box that is not finite: correct its annotation")
+        if int(labels.max()) < there and bool(boxes.isfinite().all()):
+            return
+        for target in targets:
+            if len(target.labels) and (highest := int(target.labels.max())) >= there:
+                raise ValueError(
+                    f"image {target.key} has an object labelled {highest}, but there are {there} labels: grow the "
+                    "head before training on a task's classes"
+                )
+            if not bool(target.boxes.isfinite().all()):
+                raise ValueError(f"image {target.key} has a labelled box that is not finite: correct its annotation")
 
     def losses(
         self, features: Float[Tensor, "n d"], logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]

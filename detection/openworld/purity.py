@@ -32,11 +32,10 @@ def purity_counts(sample: RegionSample, boxes: Float[Tensor, "g 4"], kinds: Int[
     if kinds.shape != boxes.shape[:1]:
         raise ValueError(f"kinds must be one per box, ({len(boxes)},), not {tuple(kinds.shape)}")
     # Where fewer were chosen than wanted, the first random ones: those are in random order.
-    as_many = torch.arange(len(sample.random), device=sample.random.device) < sample.pseudo.sum()
-    as_many &= (sample.random[:, 2:] > sample.random[:, :2]).all(dim=1)
-    return torch.stack(
-        [_count(sample.boxes, sample.pseudo, boxes, kinds), _count(sample.random, as_many, boxes, kinds)]
-    )
+    random = sample.boxes[:0] if sample.random is None else sample.random()
+    as_many = torch.arange(len(random), device=random.device) < sample.pseudo.sum()
+    as_many &= (random[:, 2:] > random[:, :2]).all(dim=1)
+    return torch.stack([_count(sample.boxes, sample.pseudo, boxes, kinds), _count(random, as_many, boxes, kinds)])
 
 
 def _count(

@@ -4,16 +4,18 @@ Joseph et al., "Towards Open World Object Detection" (ORE), CVPR 2021, section 4
 takes for an object, and no person has labelled, is labelled unknown.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from detection.openworld.boxes import highest_iou
-from detection.openworld.sampling import NOTHING, OBJECT_IOU, Candidates, Moment, RegionSample
+from detection.openworld.boxes import highest_iou, iou
+from detection.openworld.sampling import NOTHING, OBJECT_IOU, Candidates, Moment, RegionSample, filled_up, rows_of
 from detection.structures import BACKGROUND, UNKNOWN
 
 _STREAM = 101  # of the keyed random numbers
@@ -23,17 +25,35 @@ _ORE_LEFT_OUT = -1.0  # the "logit" of objects in the original's choice
 
 @dataclass
 class Choice:
-    """What was chosen in an image.
+    """What was chosen in each image of a batch.
 
     Attributes:
-        candidates: those of the image, with labels that leave out what may be the same objects.
-        pseudo: (c,) which are to be labelled unknown.
-        random: (k, 4) as many of those that could have been; boxes without area where there are fewer.
+        candidates: with labels that leave out what may be the same objects.
+        pseudo: (n, c) which are to be labelled unknown.
+        free: (n, p) which proposals could have been.
+        moment: of the random choice among these.
+        k: how many an image.
     """
 
     candidates: Candidates
-    pseudo: Bool[Tensor, " c"]
-    random: Float[Tensor, "k 4"]
+    pseudo: Bool[Tensor, "n c"]
+    free: Bool[Tensor, "n p"]
+    moment: Moment
+    k: int
+
+    @cached_property
+    def _random(self) -> Float[Tensor, "n k 4"]:
+        first = self.candidates.labelled
+        priority = self.moment.priorities(self.free.shape[1], _STREAM, self.free.device)
+        drawn = torch.where(self.free, priority, _LAST).sort(stable=True).indices[:, : self.k]
+        return rows_of(self.candidates.boxes[:, first:], drawn) * self.free.gather(1, drawn)[..., None]
+
+    def random_of(self, image: int) -> Float[Tensor, "k 4"]:
+        """As many proposals of an image, at random among its free ones; boxes without area where there are fewer.
+
+        Made for the whole batch when first asked for: only measuring does.
+        """
+        return self._random[image]
 
 
 class UnknownLabeler:
@@ -90,7 +110,7 @@ class UnknownLabeler:
         if objectness.shape != proposals.shape[:1]:
             raise ValueError(f"objectness must be one per proposal, ({len(proposals)},), not {tuple(objectness.shape)}")
         free = self.unlabelled(proposals, labelled, previous=previous)
-        return self._highest(free & objectness.isfinite(), objectness)
+        return torch.zeros_like(free).scatter_(0, *self._highest(free, objectness))
 
     @torch.no_grad()
     def unlabelled(
@@ -99,45 +119,54 @@ class UnknownLabeler:
         """Proposals that could be chosen, whatever their objectness."""
         proposals = proposals.detach()
         taken = labelled if previous is None else torch.cat([labelled.to(proposals), previous.to(proposals)])
-        free = (proposals[:, 2:] - proposals[:, :2]).amin(dim=1) >= self.min_side
+        free = self._are_large(proposals)
         if len(taken):
             free &= highest_iou(proposals, taken.to(proposals)) <= self.guard
         return free
 
-    def _highest(self, free: Bool[Tensor, " p"], objectness: Float[Tensor, " p"]) -> Bool[Tensor, " p"]:
+    def _highest(
+        self, free: Bool[Tensor, "*n p"], objectness: Float[Tensor, "*n p"]
+    ) -> tuple[Int[Tensor, "*n k"], Bool[Tensor, "*n k"]]:
+        """The k free proposals of highest objectness; and which of these are free, where fewer than k are."""
+        free = free & objectness.isfinite()
         # A stable sort, where topk leaves open which of two equals it takes.
-        order = objectness.float().masked_fill(~free, -torch.inf).sort(descending=True, stable=True).indices[: self.k]
-        return torch.zeros_like(free).scatter_(0, order, free[order])
+        order = objectness.float().masked_fill(~free, -torch.inf).sort(descending=True, stable=True).indices
+        highest = order[..., : self.k]
+        return highest, free.gather(-1, highest)
 
     @torch.no_grad()
     def choose_among(
         self,
         candidates: Candidates,
-        objectness: Float[Tensor, " p"],
+        objectness: Sequence[Float[Tensor, " p"]],
         moment: Moment,
         *,
-        previous: Float[Tensor, "q 4"] | None = None,
+        previous: Sequence[Float[Tensor, "q 4"]] | None = None,
     ) -> Choice:
-        """`choose` for all candidates of an image, before they are sampled; with `compat="ore"` none is chosen yet.
+        """`choose` for the candidates of each image, before they are sampled; with `compat="ore"` none is chosen yet.
 
         Args:
-            candidates: labelled boxes, then the p proposals.
-            objectness: (p,) logits.
+            candidates: of n images.
+            objectness: n of (p_i,) logits.
             moment: of the random proposals that the choice is compared with.
-            previous: (q, 4) boxes that the previous task's model calls known.
+            previous: n of (q_i, 4) boxes that the previous task's model calls known.
         """
         first = candidates.labelled
-        labelled, proposals = candidates.boxes[:first], candidates.boxes[first:]
-        free = candidates.labels[first:] == BACKGROUND
-        chosen = torch.zeros_like(free)
-        if self.compat is None:
-            free = free & self.unlabelled(proposals, labelled, previous=previous)
-            chosen = self._highest(free & objectness.isfinite(), objectness)
-        pseudo = torch.cat([chosen.new_zeros(first), chosen])
-        priority = moment.priorities(len(free), _STREAM, free.device)
-        drawn = torch.where(free, priority, _LAST).sort(stable=True).indices[: self.k]
-        random = proposals[drawn] * free[drawn, None]
-        return Choice(_without_doubles(candidates, pseudo, self.k), pseudo, random)
+        proposals = candidates.boxes[:, first:]
+        free = candidates.labels[:, first:] == BACKGROUND
+        pseudo = torch.zeros_like(candidates.labels, dtype=torch.bool)
+        if self.compat == "ore":
+            return Choice(candidates, pseudo, free, moment, self.k)
+
+        free &= (candidates.overlap[:, first:] <= self.guard) & self._are_large(proposals)
+        if previous is not None:
+            free &= highest_iou(proposals, filled_up(previous).to(proposals)) <= self.guard
+        highest, is_chosen = self._highest(free, filled_up(objectness))
+        pseudo[:, first:].scatter_(1, highest, is_chosen)
+        return Choice(_without_doubles(candidates, pseudo, first + highest, is_chosen), pseudo, free, moment, self.k)
+
+    def _are_large(self, proposals: Float[Tensor, "*n p 4"]) -> Bool[Tensor, "*n p"]:
+        return (proposals[..., 2:] - proposals[..., :2]).amin(dim=-1) >= self.min_side
 
     @torch.no_grad()
     def relabel_as_ore(
@@ -165,13 +194,18 @@ class UnknownLabeler:
         return replace(sample, labels=labels, matched=matched, regress=sample.regress | pseudo, pseudo=pseudo)
 
 
-def _without_doubles(candidates: Candidates, pseudo: Bool[Tensor, " c"], k: int) -> Candidates:
-    """Background that overlaps a pseudo-unknown as an object's proposal would is labelled `NOTHING`."""
-    if k == 0 or len(pseudo) == 0:
-        return candidates
-    rows = pseudo.to(torch.uint8).topk(min(k, len(pseudo))).indices  # all pseudo-unknowns, and perhaps others
-    overlap = box_iou(candidates.boxes[rows], candidates.boxes)
-    double = ((overlap >= OBJECT_IOU) & pseudo[rows, None]).any(dim=0) & ~pseudo
-    background = candidates.labels == BACKGROUND
-    labels = candidates.labels.masked_fill(double & background, NOTHING)
+def _without_doubles(
+    candidates: Candidates, pseudo: Bool[Tensor, "n c"], rows: Int[Tensor, "n k"], is_chosen: Bool[Tensor, "n k"]
+) -> Candidates:
+    """Background that overlaps a pseudo-unknown as an object's proposal would is labelled `NOTHING`.
+
+    Args:
+        candidates: of each image.
+        pseudo: which of them are pseudo-unknowns.
+        rows: numbers that hold these, and others where there are fewer than k.
+        is_chosen: which of the rows they are.
+    """
+    overlap = iou(rows_of(candidates.boxes, rows), candidates.boxes)
+    double = ((overlap >= OBJECT_IOU) & is_chosen[..., None]).any(dim=1) & ~pseudo
+    labels = candidates.labels.masked_fill(double & (candidates.labels == BACKGROUND), NOTHING)
     return replace(candidates, labels=labels)

@@ -59,7 +59,8 @@ def fit(head):
 
 def same(a, b):
     for name, value in vars(a).items():
-        assert torch.equal(value, vars(b)[name]), name
+        other = vars(b)[name]
+        assert torch.equal(value(), other()) if callable(value) else torch.equal(value, other), name
 
 
 # --- training -------------------------------------------------------------------------------------------------------

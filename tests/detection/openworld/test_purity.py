@@ -12,9 +12,10 @@ def squares(*corners):
 
 def sample_of(pseudo, background, random):
     boxes = torch.cat([pseudo, background])
-    chosen = torch.arange(len(boxes)) < len(pseudo)
+    rows = torch.arange(len(boxes))
+    chosen = rows < len(pseudo)
     labels = torch.where(chosen, UNKNOWN, BACKGROUND)
-    return RegionSample(boxes, labels, boxes, torch.zeros_like(chosen), chosen, torch.arange(len(boxes)), random)
+    return RegionSample(boxes, labels, boxes, torch.zeros_like(chosen), chosen, rows, lambda: random)
 
 
 def test_counts_what_regions_lie_on():

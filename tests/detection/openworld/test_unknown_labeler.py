@@ -2,17 +2,28 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from detection.openworld.sampling import NOTHING, Moment, match, sample
+from detection.openworld import sampling
+from detection.openworld.sampling import NOTHING, Moment
 from detection.openworld.unknown_labeler import UnknownLabeler
 from detection.structures import BACKGROUND, UNKNOWN, Target
 
 NONE = torch.zeros(0, 4)
-MOMENT = Moment(0, 0, 1)
+MOMENT = Moment(0, 0, (1,))
 
 
 def at(*corners, side=10.0):
     """Squares at these left edges."""
     return torch.tensor([[x, 0.0, x + side, side] for x in corners])
+
+
+def match(proposals, aim):
+    """Of one image."""
+    return sampling.match([proposals], [aim])
+
+
+def choose_among(labeler, found, objectness, moment=MOMENT):
+    """Of one image."""
+    return labeler.choose_among(found, [objectness], moment)
 
 
 def chosen(labeler, proposals, objectness, labelled=NONE, **more):
@@ -73,16 +84,16 @@ def test_equals_loops():
 def test_other_proposals_of_the_same_object_are_no_background():
     # Shifted by 2 of 10: an IoU of 2/3 with the chosen one. By 4: 3/7.
     found = match(at(0, 2, 4, 50, 200), Target(at(200), torch.tensor([2]), torch.tensor([False]), 1))
-    choice = UnknownLabeler(1).choose_among(found, torch.tensor([9.0, 8, 7, 1, 99]), MOMENT)
-    assert choice.pseudo.tolist() == [False, True, False, False, False, False]
-    assert choice.candidates.labels.tolist() == [2, BACKGROUND, NOTHING, BACKGROUND, BACKGROUND, 2]
+    choice = choose_among(UnknownLabeler(1), found, torch.tensor([9.0, 8, 7, 1, 99]))
+    assert choice.pseudo[0].tolist() == [False, True, False, False, False, False]
+    assert choice.candidates.labels[0].tolist() == [2, BACKGROUND, NOTHING, BACKGROUND, BACKGROUND, 2]
 
 
 def test_regions_in_a_crowd_are_not_chosen():
     crowd = torch.tensor([[0.0, 0, 300, 300]])
     found = match(at(0, 400), Target(crowd, torch.tensor([2]), torch.tensor([True]), 1))
-    choice = UnknownLabeler(1).choose_among(found, torch.tensor([9.0, 1]), MOMENT)
-    assert choice.pseudo.tolist() == [False, False, True]
+    choice = choose_among(UnknownLabeler(1), found, torch.tensor([9.0, 1]))
+    assert choice.pseudo[0].tolist() == [False, False, True]
 
 
 def test_as_many_random_proposals_are_drawn_among_those_that_could_have_been_chosen():
@@ -91,12 +102,12 @@ def test_as_many_random_proposals_are_drawn_among_those_that_could_have_been_cho
     found, objectness = match(proposals, labelled), torch.arange(11.0)
     seen = set()
     for key in range(50):
-        random = UnknownLabeler(2).choose_among(found, objectness, Moment(0, 0, key)).random
+        random = choose_among(UnknownLabeler(2), found, objectness, Moment(0, 0, (key,))).random_of(0)
         assert random.shape == (2, 4)
         seen |= set(random[:, 0].tolist())
     assert seen == set(range(100, 300, 20))
     found = match(at(0, 100), labelled)
-    random = UnknownLabeler(2).choose_among(found, torch.zeros(2), MOMENT).random
+    random = choose_among(UnknownLabeler(2), found, torch.zeros(2)).random_of(0)
     assert random.tolist() == [[100, 0, 110, 10], [0, 0, 0, 0]]
 
 
@@ -107,9 +118,9 @@ def ore_sample(objectness, labelled, proposals, k=1):
     """Everything is sampled; objectness in the order of the sample."""
     found = match(proposals, labelled)
     labeler = UnknownLabeler(k, compat="ore")
-    choice = labeler.choose_among(found, torch.zeros(len(proposals)), MOMENT)
+    choice = choose_among(labeler, found, torch.zeros(len(proposals)))
     assert not choice.pseudo.any()
-    drawn = sample(choice.candidates, choice.pseudo, MOMENT, regions=100, positive=1.0)
+    (drawn,) = sampling.sample(choice.candidates, choice.pseudo, MOMENT, regions=100, positive=1.0)
     own = torch.tensor([23.0] * found.labelled + objectness)[drawn.rows]
     return labeler.relabel_as_ore(drawn, own, labelled.boxes)
 
@@ -146,8 +157,8 @@ def test_ore_equals_a_loop_over_what_was_sampled():
         proposals = at(*range(4, 2004, 20))
         objectness = torch.randn(100, generator=generator)
         found = match(proposals, ONE)
-        labeler, moment = UnknownLabeler(2, compat="ore"), Moment(0, 0, key)
-        drawn = sample(found, torch.zeros(101).bool(), moment, regions=10, positive=0.2)
+        labeler, moment = UnknownLabeler(2, compat="ore"), Moment(0, 0, (key,))
+        (drawn,) = sampling.sample(found, torch.zeros(1, 101).bool(), moment, regions=10, positive=0.2)
         logits = torch.cat([torch.tensor([23.0]), objectness])[drawn.rows]
         literal = [-1.0 if label > 0 else float(x) for x, label in zip(logits, drawn.labels.tolist(), strict=True)]
         expected = sorted(range(10), key=lambda i: -literal[i])[:2]
