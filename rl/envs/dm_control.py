@@ -1,5 +1,7 @@
 """Tasks of the dm_control suite (Tassa et al., "DeepMind Control Suite", 2018) as gymnasium environments."""
 
+import os
+import sys
 from typing import Any
 
 import gymnasium as gym
@@ -107,7 +109,7 @@ def _suite(*, draws: bool) -> Any:
         if draws:
             raise
     try:
-        from dm_control import suite
+        from dm_control import _render, suite
     except ImportError as error:
         raise ConfigError(
             f"tasks of dm_control need the extra dmc: pip install 'surnia[dmc]' ({PAIR}); importing it said: {error}"
@@ -116,7 +118,18 @@ def _suite(*, draws: bool) -> Any:
         raise ConfigError(
             f"dm_control cannot be used as installed ({error}): pip install {PAIR}, a pair that works"
         ) from error
+    if draws and sys.platform.startswith("linux"):
+        _check_not_for_a_screen(_render.BACKEND)
     return suite
+
+
+def _check_not_for_a_screen(backend: str | None) -> None:
+    """Who imports dm_control before us lets it choose, and it prefers a window."""
+    if backend == "glfw" and not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
+        raise ConfigError(
+            "dm_control was imported before Surnia could choose how it draws, and waits for a screen where there is "
+            "none: set MUJOCO_GL to egl or osmesa before Python starts"
+        )
 
 
 def _find_task(wanted: str, tasks: tuple[tuple[str, str], ...]) -> tuple[str, str]:

@@ -24,8 +24,7 @@ def choose_renderer() -> str:
     """Set MUJOCO_GL if nobody has, log once which renderer that gives, and return the sentence.
 
     Raises:
-        ConfigError: a Linux machine without MUJOCO_GL offers neither EGL nor OSMesa, or dm_control was imported before
-            and waits for a screen.
+        ConfigError: a Linux machine without MUJOCO_GL offers neither EGL nor OSMesa.
     """
     global _said
     if _said is None:
@@ -52,9 +51,6 @@ def _choice() -> tuple[str | None, str]:
     given = os.environ.get("MUJOCO_GL")
     if given is not None:
         return None, f"MuJoCo draws as MUJOCO_GL={given} says"
-    loaded = sys.modules.get("dm_control._render")
-    if loaded is not None:
-        return None, _already_chosen(str(loaded.BACKEND))
     if not sys.platform.startswith("linux"):
         return None, "MuJoCo draws with the OpenGL of this system"
     vendor = egl_vendor()
@@ -66,15 +62,6 @@ def _choice() -> tuple[str | None, str]:
         "MuJoCo cannot draw here: EGL opens no device and there is no OSMesa; install libegl1 with a driver "
         "(libegl-mesa0 draws in software) or libosmesa6"
     )
-
-
-def _already_chosen(backend: str) -> str:
-    if backend == "glfw" and not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
-        raise ConfigError(
-            "dm_control was imported before Surnia could choose, and wants a screen where there is none: set MUJOCO_GL "
-            "to egl or osmesa before Python starts"
-        )
-    return f"MuJoCo draws through {backend}, as dm_control chose when it was imported"
 
 
 def egl_vendor() -> str | None:

@@ -86,6 +86,20 @@ def test_what_does_not_exist_is_said(task, arguments, says):
         DMControl(task, render_mode=None, **arguments)
 
 
+def test_one_that_others_imported_to_draw_in_a_window(monkeypatch):
+    import dm_control
+
+    monkeypatch.setattr(dm_control._render, "BACKEND", "glfw")
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", "")
+    with pytest.raises(ConfigError, match="set MUJOCO_GL to egl or osmesa"):
+        DMControl("cartpole-swingup")
+    monkeypatch.setenv("DISPLAY", ":0")
+    DMControl("cartpole-swingup").close()
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_passes_both_checkers(cartpole):
     sb3_check(cartpole)

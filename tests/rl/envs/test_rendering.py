@@ -1,7 +1,6 @@
 import logging
 import os
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +13,6 @@ from sslcore.errors import ConfigError
 def linux_without_a_choice(monkeypatch):
     monkeypatch.setattr(rendering, "_said", None)
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.delitem(sys.modules, "dm_control._render", raising=False)
     monkeypatch.setenv("MUJOCO_GL", "x")  # so that it is restored after the test
     monkeypatch.delenv("MUJOCO_GL")
 
@@ -53,21 +51,6 @@ def test_nothing_at_all_is_an_error_with_the_remedy(monkeypatch):
 def test_asking_changes_nothing(monkeypatch):
     offers(monkeypatch, egl="Mesa Project")
     assert "Mesa Project" in renderer() and "MUJOCO_GL" not in os.environ
-
-
-@pytest.mark.parametrize(("screen", "backend"), [(":0", "glfw"), ("", "egl")])
-def test_what_dm_control_chose_before_is_said(monkeypatch, screen, backend):
-    monkeypatch.setenv("DISPLAY", screen)
-    monkeypatch.setitem(sys.modules, "dm_control._render", SimpleNamespace(BACKEND=backend))
-    assert f"through {backend}" in choose_renderer() and "MUJOCO_GL" not in os.environ
-
-
-def test_a_screen_that_dm_control_waits_for_in_vain_is_an_error(monkeypatch):
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    monkeypatch.setitem(sys.modules, "dm_control._render", SimpleNamespace(BACKEND="glfw"))
-    with pytest.raises(ConfigError, match="set MUJOCO_GL to egl or osmesa"):
-        choose_renderer()
 
 
 def test_other_systems_keep_their_own(monkeypatch):
