@@ -55,7 +55,7 @@ class DecisionSettings(Settings):
     none: the classifier alone decides."""
     temperature: Positive = 1.0
     """T of the energy, in the fit and in use."""
-    prior: Annotated[float, Field(gt=0, lt=1)] | None = 0.3
+    prior: Annotated[float, Field(gt=0, lt=1)] | None = 0.35
     """Probability of unknown before the energy is known: higher finds more unknown objects and mistakes more known
     ones; null: the share among the fitted regions, which follows the number of proposals on each."""
     score_floor: Fraction = 0.05
