@@ -5,101 +5,72 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
 from detection.openworld.purity import KINDS, purity, purity_counts, shares
 from detection.training.augmenting import flip_boxes
 from detection.training.batches import Batch
 from detection.training.truth import Truth
-from sslcore.distributed import all_reduce_sum, rank, world_size
+from sslcore.distributed import all_reduce_sum, rank
 from sslcore.storage import RunDirectory
-from sslcore.training.display import Display
-from sslcore.training.metrics import check_finite
-
-DIVERGED = "lower the stage's lr, lengthen its warmup, or use precision 32"
+from sslcore.training.meter import LossMeter
 
 
-class Meter(pl.Callback):
-    """Losses, rate and learning rate: to the metrics file and the logger every `every` steps, to a person all the time.
-
-    Losses are added up on the device and read only when they are written, so that the device never waits for the host.
+class Meter(LossMeter):
+    """Of one stage; in the metrics its steps go on from those of the stages before.
 
     Attributes:
-        terms: (step of the run, mean) pairs of each loss.
         seconds: spent on this stage's steps, in all the sessions that worked on it.
     """
+
+    remedy = "lower the stage's lr, lengthen its warmup, or use precision 32"
 
     def __init__(
         self, run: RunDirectory | None, purity: "PurityWatch | None", *, every: int = 20, quiet: bool = False
     ) -> None:
-        self.run, self.purity = run, purity
-        self.every, self.quiet = every, quiet
-        self.terms: dict[str, list[tuple[int, float]]] = {}
-        self.first_step = 0
+        super().__init__(run, every=every, quiet=quiet)
+        self.purity = purity
         self.seconds = 0.0
-        self._sums: dict[str, Tensor] = {}
-        self._batches = 0
-        self._since = self._lap = 0.0
-        self._display: Display | None = None
+        self._lap = 0.0
+
+    def length(self, module: Any) -> int:
+        return module.batches
+
+    def done(self, trainer: pl.Trainer, module: Any, batch: Batch) -> int:
+        return batch.step + 1
+
+    def step(self, module: Any, done: int) -> int:
+        return module.place.offset + done
+
+    def epoch(self, module: Any, batch: Batch) -> float:
+        return (batch.step + 1) / module.batches
+
+    def label(self, module: Any, epoch: float | None) -> str:
+        return module.place.name
+
+    def columns(self, module: Any) -> dict[str, Any]:
+        return {"task": module.place.task, "stage": module.place.stage}
+
+    def extra(self, module: Any, batch: Batch) -> dict[str, float]:
+        return self.purity.window() if self.purity is not None else {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._since = self._lap = time.perf_counter()
-        self.first_step = trainer.global_step
-        if trainer.is_global_zero and not self.quiet:
-            self._display = Display(pl_module.batches, done=trainer.global_step, what=pl_module.place.name)
+        super().on_train_start(trainer, pl_module)
+        self._lap = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        for name, value in outputs["terms"].items():
-            self._sums[name] = self._sums.get(name, 0) + value
-        self._batches += 1
         now = time.perf_counter()
         self.seconds, self._lap = self.seconds + now - self._lap, now
-        done = batch.step + 1
-        if done % self.every == 0 or done in (1, pl_module.batches):
-            self._write(trainer, pl_module, done, now)
-
-    def _write(self, trainer: pl.Trainer, module: Any, done: int, now: float) -> None:
-        names = list(self._sums)
-        means = torch.stack([self._sums[name].float() / self._batches for name in names])
-        values = dict(zip(names, (all_reduce_sum(means)[0] / world_size()).tolist(), strict=True))
-        rate = self._batches * module.recipe.batch_size / max(now - self._since, 1e-9)
-        self._sums, self._batches, self._since = {}, 0, now
-        step = module.place.offset + done
-        check_finite(values, step, done / module.batches, remedy=DIVERGED)
-        for name, value in values.items():
-            self.terms.setdefault(name, []).append((step, value))
-        record = {**values, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate}
-        if self.purity is not None:
-            record |= self.purity.window()
-        if self.run is not None and trainer.is_global_zero:
-            where = {"task": module.place.task, "stage": module.place.stage}
-            self.run.log_metrics(step, **where, **record)
-            if trainer.logger is not None:
-                trainer.logger.log_metrics(record, step=step)
-        if self._display:
-            self._display.update(done, f"{module.place.name}  loss {values['loss']:.3f}  {rate:,.1f} images/s")
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def state_dict(self) -> dict[str, Any]:
-        # A resumed run logs the same means as one that was not stopped in the middle of a window. Every process is
-        # asked for its state and gets the first one's back, which therefore is the mean of all.
-        sums = {name: all_reduce_sum(value)[0] / world_size() for name, value in self._sums.items()}
-        return {"sums": sums, "batches": self._batches, "terms": self.terms, "seconds": self.seconds}
+        return {**super().state_dict(), "terms": self.terms, "seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._sums, self._batches, self.seconds = state["sums"], state["batches"], state["seconds"]
+        super().load_state_dict(state)
         self.terms = {name: [(int(step), value) for step, value in pairs] for name, pairs in state["terms"].items()}
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._close()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._display:
-            self._display.close()
+        self.seconds = state["seconds"]
 
 
 class PurityWatch(pl.Callback):

@@ -26,7 +26,7 @@ from detection.training.processes import agreed
 from detection.training.reading import Reader
 from detection.training.recipe import DetectionRecipe, StageSettings
 from detection.training.sharing import Stopped, share
-from detection.training.stage import StageOutcome, tensorboard, train_stage
+from detection.training.stage import StageOutcome, train_stage
 from detection.training.truth import Truth
 from sslcore.distributed import rank, world_size
 from sslcore.errors import CheckpointError, ConfigError
@@ -35,6 +35,7 @@ from sslcore.storage import RunDirectory, load_checkpoint
 from sslcore.storage.checkpoint import read_info
 from sslcore.training.machine import device_here
 from sslcore.training.resuming import Say
+from sslcore.training.trainer import tensorboard
 
 
 @dataclass
@@ -292,7 +293,7 @@ class Chain:
     def _log(self, step: int, task: int, figures: dict[str, float]) -> None:
         if self.run is not None:
             self.run.log_metrics(step, task=task, stage="evaluate", **figures)
-        if self.layout.writes and (logger := tensorboard(self.layout, step - 1)):
+        if self.layout.writes and (logger := tensorboard(self.layout.folder, step - 1)):
             logger.log_metrics(figures, step=step)
             logger.finalize("success")
 

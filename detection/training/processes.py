@@ -5,15 +5,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
 from detection.training.recipe import DetectionRecipe
 from sslcore.distributed import world_size
 from sslcore.errors import ConfigError
-from sslcore.training.checkpoints import FolderCheckpoints
-from sslcore.training.lightning import PRECISION
 from sslcore.training.machine import device_here, processes_here
+from sslcore.training.trainer import make_trainer
 
 
 def check_machine(recipe: DetectionRecipe) -> None:
@@ -29,30 +27,17 @@ def check_machine(recipe: DetectionRecipe) -> None:
 
 
 def build_trainer(recipe: DetectionRecipe, callbacks: list[pl.Callback], logger: Any = False) -> pl.Trainer:
-    """A Lightning trainer of one stage; it leaves data, checkpoints, progress and signals to us."""
-    strategy: Any = "auto"
+    """The trainer of one stage."""
     several = processes_here(recipe.devices) * recipe.nodes > 1
-    if several:
-        # Buffers are prototypes and statistics: every process computes them itself, none need be sent each step.
-        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
-    return pl.Trainer(
-        accelerator="gpu" if torch.cuda.is_available() else "cpu",
-        devices=processes_here(recipe.devices),
-        num_nodes=recipe.nodes,
-        strategy=strategy,
-        precision=PRECISION[recipe.precision],
-        max_epochs=1,
-        gradient_clip_val=recipe.clip_norm or None,
-        use_distributed_sampler=False,
+    return make_trainer(
+        callbacks,
+        devices=recipe.devices,
+        nodes=recipe.nodes,
+        precision=recipe.precision,
+        logger=logger,
+        clip_norm=recipe.clip_norm,
         # Else a process's few images would be normalised among themselves; torch can only do it on GPUs.
         sync_batchnorm=several and torch.cuda.is_available() and recipe.network.norm == "batch",
-        callbacks=callbacks,
-        plugins=[FolderCheckpoints()],
-        logger=logger,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
     )
 
 

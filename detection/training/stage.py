@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from detection.training.batches import BatchStream
@@ -29,6 +28,7 @@ from sslcore.storage import (
 from sslcore.training.checkpoints import Checkpoints
 from sslcore.training.lightning import silenced
 from sslcore.training.resuming import Say
+from sslcore.training.trainer import tensorboard
 
 
 @dataclass
@@ -104,7 +104,7 @@ def train_stage(
         if folder is not None:
             saver = Checkpoints(folder, every=recipe.checkpoint_every, keep=recipe.keep_checkpoints, signals=signals)
             callbacks.append(saver)  # last: what the others do belongs to the step that is saved
-        trainer = build_trainer(recipe, callbacks, tensorboard(layout, place.offset + done))
+        trainer = build_trainer(recipe, callbacks, tensorboard(layout.folder, place.offset + done))
         trainer.fit(module, ckpt_path=str(start) if start else None)
     share_buffers(engine)
     if layout.writes and folder is not None and trainer.global_step == settings.steps:
@@ -131,10 +131,3 @@ def _start(folder: Path | None, place: Place, say: Say) -> Path | None:
             "copy, or delete them all to have the stage begin anew"
         )
     return Path(found) if found else None
-
-
-def tensorboard(layout: Layout, done: int) -> TensorBoardLogger | Literal[False]:
-    """Lightning's logger; what was written after step `done` of the run does not count. False without a folder."""
-    if layout.folder is None:
-        return False
-    return TensorBoardLogger(layout.folder, name="tensorboard", version="", purge_step=done or None)

@@ -8,7 +8,6 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from sslcore.distributed import all_reduce_sum, world_size
 from sslcore.errors import DataError
 from sslcore.pretrain.data import iterate_eval
 from sslcore.pretrain.diagnostics import Health, measure_health, verdict
@@ -17,95 +16,55 @@ from sslcore.pretrain.method import Batch
 from sslcore.pretrain.probes.knn import knn_accuracy
 from sslcore.pretrain.recipe import ProbeSettings
 from sslcore.storage import RunDirectory
-from sslcore.training.display import Display
-from sslcore.training.metrics import check_finite, log
+from sslcore.training.meter import LossMeter
+from sslcore.training.metrics import log
 from sslcore.training.resuming import Say
 
-DIVERGED = "lower optimizer.lr, lengthen optimizer.warmup_epochs, or use precision 32"
 
+class Meter(LossMeter):
+    """Of a pretraining run; its steps are optimiser updates.
 
-class Meter(pl.Callback):
-    """Loss, rate and learning rate: to the metrics file and the logger every `every` updates, to a person all the time.
-
-    The loss is added up on the device and read only when it is written, so that the device never waits for the host.
-    `overall_rate` is images a second over all batches but the first, which pays for what is made once; evaluations are
-    left out of it.
+    Attributes:
+        overall_rate: images a second over all batches but the first, which pays for what is made once; evaluations are
+            left out of it.
     """
 
+    remedy = "lower optimizer.lr, lengthen optimizer.warmup_epochs, or use precision 32"
+
     def __init__(self, run: RunDirectory | None, *, every: int = 20, quiet: bool = False) -> None:
-        self.run = run
-        self.every = every
-        self.quiet = quiet
-        self.terms: dict[str, list[tuple[int, float]]] = {}
-        self.first_step = 0
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}  # by term: one that begins after a warm-up is no mean over the batches before
-        self._batches = 0
-        self._since = 0.0
+        super().__init__(run, every=every, quiet=quiet)
+        self.overall_rate = 0.0
         self._first_end: float | None = None
         self._count = 0
-        self.overall_rate = 0.0
-        self._display: Display | None = None
 
-    @property
-    def losses(self) -> list[tuple[int, float]]:
-        """(step, loss) pairs."""
-        return self.terms.get("loss", [])
+    def length(self, module: Any) -> int:
+        return module.plan.updates
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._since = time.perf_counter() - pl_module.paused
-        self.first_step = trainer.global_step
-        if trainer.is_global_zero and not self.quiet:
-            self._display = Display(pl_module.plan.updates, done=trainer.global_step, what="pretraining")
+    def done(self, trainer: pl.Trainer, module: Any, batch: Batch) -> int | None:
+        return None if (batch.step + 1) % module.recipe.accumulate else trainer.global_step
+
+    def epoch(self, module: Any, batch: Batch) -> float:
+        return (batch.step + 1) / module.plan.steps_per_epoch
+
+    def label(self, module: Any, epoch: float | None) -> str:
+        return "pretraining" if epoch is None else f"epoch {epoch:.1f}"
+
+    def extra(self, module: Any, batch: Batch) -> dict[str, float]:
+        return {"epoch": self.epoch(module, batch)}
+
+    def clock(self, module: Any) -> float:
+        return time.perf_counter() - module.paused
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        for name, value in outputs["terms"].items():
-            self._sums[name] = self._sums.get(name, 0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
-        self._batches += 1
-        now = time.perf_counter() - pl_module.paused
+        now = self.clock(pl_module)
         if self._first_end is None:
             self._first_end = now
         else:
             self._count += pl_module.recipe.batch_size
             self.overall_rate = self._count / (now - self._first_end)
-        updates, accumulate = trainer.global_step, pl_module.recipe.accumulate
-        if (batch.step + 1) % accumulate:
-            return
-        if not (updates % self.every == 0 or updates in (1, pl_module.plan.updates)):
-            return
-
-        names = list(self._sums)
-        means = torch.stack([self._sums[name].float() / self._counts[name] for name in names])
-        values = dict(zip(names, (all_reduce_sum(means)[0] / world_size()).tolist(), strict=True))
-        rate = self._batches * pl_module.recipe.batch_size / (now - self._since)
-        self._sums, self._counts, self._batches, self._since = {}, {}, 0, now
-        epoch = (batch.step + 1) / pl_module.plan.steps_per_epoch
-        check_finite(values, updates, epoch, remedy=DIVERGED)
-        for name, value in values.items():
-            self.terms.setdefault(name, []).append((updates, value))
-        record = {**values, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate}
-        log(trainer, self.run, updates, epoch=epoch, **record)
-        if self._display:
-            text = f"epoch {epoch:.1f}  loss {values['loss']:.3f}  {rate:,.0f} images/s"
-            self._display.update(updates, text)
-
-    def state_dict(self) -> dict[str, Any]:
-        # A resumed run logs the same means as one that was not stopped in the middle of a window.
-        return {"sums": dict(self._sums), "counts": dict(self._counts)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._sums, self._counts = state["sums"], state["counts"]
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if self._display:
-            self._display.close()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        if self._display:
-            self._display.close()
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 class EpochCallback(pl.Callback):

@@ -4,12 +4,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from sslcore.errors import DataError
@@ -26,10 +22,10 @@ from sslcore.storage import (
     checkpoint_step,
     set_aside_after,
 )
-from sslcore.training.checkpoints import Checkpoints, FolderCheckpoints
-from sslcore.training.lightning import PRECISION, silenced
-from sslcore.training.machine import processes_here
+from sslcore.training.checkpoints import Checkpoints
+from sslcore.training.lightning import silenced
 from sslcore.training.resuming import resume_point
+from sslcore.training.trainer import make_trainer, tensorboard
 
 
 @dataclass
@@ -164,31 +160,15 @@ def fit(
 
 
 def build_trainer(recipe: Recipe, run: Path | None, callbacks: list[pl.Callback], done: int) -> pl.Trainer:
-    """A Lightning trainer that leaves data, checkpoints, progress and signals to us; `done` steps are behind it."""
-    on_gpu = torch.cuda.is_available()
-    processes = processes_here(recipe.devices)
-    strategy: Any = "auto"
-    if processes * recipe.nodes > 1:
-        # Buffers are queues and running statistics: every process computes them itself, none need be sent each step.
-        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
-    return pl.Trainer(
-        accelerator="gpu" if on_gpu else "cpu",
-        devices=processes,
-        num_nodes=recipe.nodes,
-        strategy=strategy,
-        precision=PRECISION[recipe.precision],
-        max_epochs=1,
-        accumulate_grad_batches=recipe.accumulate,
+    """The run's trainer; `done` steps are behind it."""
+    return make_trainer(
+        callbacks,
+        devices=recipe.devices,
+        nodes=recipe.nodes,
+        precision=recipe.precision,
+        logger=tensorboard(run, done),
+        accumulate=recipe.accumulate,
         sync_batchnorm=recipe.sync_batchnorm,
-        use_distributed_sampler=False,
-        callbacks=callbacks,
-        plugins=[FolderCheckpoints()],
-        # What was written after the checkpoint that is resumed does not count.
-        logger=TensorBoardLogger(run, name="tensorboard", version="", purge_step=done or None) if run else False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
     )
 
 
