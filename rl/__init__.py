@@ -1,7 +1,7 @@
 """Control from pixels: CURL as a stable-baselines3 algorithm, its replay buffer, and environments.
 
-Public names are loaded when they are first used, so that `import rl`, and with it the command line's checks, needs neither
-torch nor stable-baselines3.
+Public names are loaded when they are first used, so that `import rl`, and with it the command line's checks, needs
+neither torch nor stable-baselines3.
 """
 
 from sslcore._lazy import attach

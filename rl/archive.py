@@ -193,7 +193,8 @@ def reading(place: Place) -> Iterator[None]:
     except CheckpointError:
         raise
     except (ConfigError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = f"it lacks {said}" if isinstance(error, KeyError) else said
         raise CheckpointError(
             f"{shown(place)} does not hold an agent that can be made ({reason}); {_REMEDY}"
         ) from error

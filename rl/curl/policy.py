@@ -35,7 +35,6 @@ _NOT_HERE = {
     "features_extractor_class": f"{_ENCODER_IS_FIXED}; shape it by features_dim, conv_width and conv_layers",
     "features_extractor_kwargs": f"{_ENCODER_IS_FIXED}; shape it by features_dim, conv_width and conv_layers",
     "use_sde": "its actor draws each action's noise anew",
-    "image_size": "it is an argument of CURL itself",
 }
 
 

@@ -47,6 +47,8 @@ def check_settings(settings: Mapping[str, Any], observation_space: spaces.Space)
         problems.append(f"shift_pad is a number of pixels and must not be negative, as {settings['shift_pad']} is")
     if settings["aux"] == "curl" and settings["batch_size"] == 1:
         problems.append('aux="curl" takes its negatives from the batch, which batch_size=1 leaves without any')
+    if "image_size" in settings["policy_kwargs"]:
+        problems.append("policy_kwargs: image_size is an argument of CURL itself")
     problems += _crop_without_room(settings, observation_space)
     if problems:
         raise ConfigError(*problems)

@@ -27,6 +27,7 @@ from rl.curl.networks import squashed_sample
 from rl.curl.policy import CURLPolicy
 from rl.curl.precision import autocast
 from sslcore.losses import info_nce
+from sslcore.ops.numerics import widened
 
 Losses = dict[str, Tensor]
 
@@ -192,7 +193,8 @@ def _descend(loss: Tensor, *optimizers: Optimizer) -> None:
 
 def _as_input(agent: Agent, frames: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """Bytes to floats from 0 to 1 in the layout and type that convolutions are fastest in; bytes fit in bfloat16."""
-    dtype = torch.bfloat16 if agent.bf16 else torch.float32
+    encoder: Any = agent.policy.critic.encoder
+    dtype = torch.bfloat16 if agent.bf16 else encoder.dtype
     return frames.to(dtype, memory_format=torch.channels_last).div_(255)
 
 
@@ -206,13 +208,13 @@ def _convolve(agent: Agent, frames: Tensor) -> Tensor:
 def _head(agent: Agent, owner: Any, conv_features: Tensor) -> Tensor:
     """(n, d) float32 features that the head of an encoder or of the actor makes of (n, p)."""
     with autocast(conv_features.device, agent.bf16):
-        return owner.head(conv_features).float()
+        return widened(owner.head(conv_features))
 
 
 def _encode(agent: Agent, encoder: Any, frames: Tensor) -> Tensor:
     """(n, d) float32 features of (n, c, size, size) frames."""
     with autocast(frames.device, agent.bf16):
-        return encoder(frames).float()
+        return widened(encoder(frames))
 
 
 def _act(agent: Agent, conv_features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
