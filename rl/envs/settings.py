@@ -21,6 +21,6 @@ class EnvSettings(Settings):
     camera: Annotated[int, Field(ge=0)] = 0
     """Which of a dm_control task's cameras."""
     fast_render: bool = False
-    """dm_control without shadows and anti-aliasing: 6 times faster in software, but other pictures and scores."""
+    """dm_control without shadows and anti-aliasing: several times faster in software, but other pictures and scores."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of a gymnasium environment."""

@@ -79,6 +79,7 @@ def test_strokes_and_underscores_are_the_same(name):
     [
         ("cartpole-swing", {}, "no task 'cartpole-swing'; did you mean 'cartpole-swingup'"),
         ("cartpole-swingup", {"camera": 9}, "cameras 0 to 1, not 9"),
+        ("lqr-lqr_2_1", {}, "actions without bounds"),
     ],
 )
 def test_what_does_not_exist_is_said(task, arguments, says):
