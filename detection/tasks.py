@@ -5,7 +5,7 @@ comes later appends and moves nobody. Imports neither torch nor numpy.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -76,14 +76,6 @@ class TaskSet:
             lines.append("aliases:")
             lines += [f"  {_quoted(other)}: {_quoted(name)}" for other, name in self.aliases.items()]
         write_text(Path(file), "\n".join(lines) + "\n")
-
-    def with_task(self, names: Iterable[str]) -> Self:
-        """The same with one more task at the end.
-
-        Raises:
-            ConfigError: one of the classes is there already, or none is given.
-        """
-        return type(self)(self.name, (*self.tasks, tuple(names)), self.unknown_id, self.aliases)
 
     # --- classes -----------------------------------------------------------------------------------------------------
 

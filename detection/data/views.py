@@ -16,7 +16,6 @@ Crowds and difficult objects are `ignore` in every view.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -48,23 +47,18 @@ def val_view(annotations: AnnotationSet, tasks: TaskSet, task: int) -> LabeledSe
 
 
 def finetune_view(
-    annotations: AnnotationSet,
-    tasks: TaskSet,
-    task: int,
-    exemplars: Indices | Mask | None = None,
-    *,
-    others: Literal["label", "ignore"] = "label",
+    annotations: AnnotationSet, tasks: TaskSet, task: int, exemplars: Indices | Mask | None = None
 ) -> LabeledSet:
     """Images with exemplars, for balanced fine-tuning after `task`.
+
+    All known objects in these images are labelled, exemplars or not, as in ORE's code (`remove_unknown_instances`), so
+    that no known object counts as background.
 
     Args:
         annotations: complete.
         tasks: the class lists.
         task: counts from 1.
         exemplars: which boxes of `annotations` are, as rows or as a mask; None: all.
-        others: known objects beside the exemplars in these images: "label" labels them, as ORE's code does
-            (`remove_unknown_instances`), so that no known object counts as background; "ignore" takes them neither for
-            an object nor for background, so that every class has exactly its exemplars.
 
     Raises:
         ValueError: a row is no box, or is of a class that is not known at `task`.
@@ -79,13 +73,7 @@ def finetune_view(
         raise ValueError(f"exemplar {row} is of class '{name}', which is not known at task {task}; choose among known")
     # Their order in the set, not that of the exemplars.
     images = np.unique(annotations.box_image[chosen])
-    selected = annotations.select(images)
-    view = _view(selected, tasks, task, tasks.known(task))
-    if others == "label":
-        return view
-    kept = np.isin(annotations.box_image, images)
-    beside = ~chosen[kept][view.rows]  # both in the order of images, and of boxes within an image
-    return replace(view, ignore=view.ignore | beside)
+    return _view(annotations.select(images), tasks, task, tasks.known(task))
 
 
 def test_view(annotations: AnnotationSet, tasks: TaskSet, task: int) -> LabeledSet:

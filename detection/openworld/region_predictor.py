@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detection.structures import FIRST_KNOWN, UNKNOWN
+from detection.structures import FIRST_KNOWN
 from sslcore.random import hash_seed
 
 _CLASSIFY, _REGRESS = 0, 1  # streams of initial weights
@@ -65,7 +65,7 @@ class RegionPredictor(nn.Module):
         return logits, self.regress(features).unflatten(1, (self.columns, 4))
 
     @torch.no_grad()
-    def grow(self, classes: int, *, from_unknown: bool = False) -> None:
+    def grow(self, classes: int) -> None:
         """Take on new classes; the weights of the old ones stay as they are, bit for bit.
 
         Outputs that there are already are no longer masked. For more classes than these, outputs are added: the layers
@@ -73,17 +73,12 @@ class RegionPredictor(nn.Module):
 
         Args:
             classes: how many.
-            from_unknown: start the new classes' logits from the weights of unknown, which is what the detector may have
-                taken their objects for so far, and not at random.
         """
         if classes < 0:
             raise ValueError(f"a predictor cannot grow by {classes} classes")
         self.known += classes
         self.classes = max(self.classes, self.known)
         self.classify = self._continued(self.classify, FIRST_KNOWN + self.classes, _CLASSIFY)
-        if from_unknown and classes:
-            for parameter in (self.classify.weight, self.classify.bias):
-                parameter[-classes:] = parameter[UNKNOWN]
         self.regress = self._continued(self.regress, 4 * self.columns, _REGRESS)
 
     def _continued(self, old: nn.Linear, outputs: int, stream: int) -> nn.Linear:

@@ -92,11 +92,6 @@ def test_finetune_shows_all_groups_in_images_with_exemplars():
     assert len(views.finetune_view(annotations(), TASKS, 2, np.array([], dtype=np.int64))) == 0
 
 
-def test_finetune_on_the_exemplars_alone():
-    view = views.finetune_view(annotations(crowd=[0]), TASKS, 2, np.array([4, 6]), others="ignore")
-    assert seen(view) == [(11, 103, 3, True), (11, 104, 3, False), (13, 106, 4, False)]
-
-
 def test_exemplars_must_be_known_boxes():
     with pytest.raises(ValueError, match="exemplar 5 is of class 'fox', which is not known at task 2"):
         views.finetune_view(annotations(), TASKS, 2, np.array([3, 5]))

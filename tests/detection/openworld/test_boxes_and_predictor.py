@@ -148,15 +148,6 @@ def test_a_loss_moves_no_weight_of_a_masked_output():
         assert not layer.weight.grad[row:].any() and not layer.bias.grad[row:].any()
 
 
-def test_new_rows_may_start_from_unknown():
-    predictor = RegionPredictor(16, 3, seed=5)
-    with torch.no_grad():
-        predictor.classify.bias[UNKNOWN] = 0.7
-    predictor.grow(1, from_unknown=True)
-    assert torch.equal(predictor.classify.weight[5], predictor.classify.weight[UNKNOWN])
-    assert predictor.classify.bias.tolist() == pytest.approx([0, 0.7, 0, 0, 0, 0.7])
-
-
 def test_initial_spread_is_that_of_fast_rcnn():
     predictor = RegionPredictor(2000, 30, per_class_boxes=True)
     assert predictor.classify.weight.std().item() == pytest.approx(0.01, rel=0.02)

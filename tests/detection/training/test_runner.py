@@ -60,7 +60,7 @@ def test_a_checkpoint_suffices_to_build_the_detector_anew(whole, drawn):
         assert torch.equal(engine.state_dict()[name], value), name
     image = torch.rand(3, 64, 64)
     assert torch.equal(engine.eval().predict([image])[0].scores, outcome.engine.predict([image])[0].scores)
-    longer = TASKS.with_task(["pink"])
+    longer = replace(TASKS, tasks=(*TASKS.tasks, ("pink",)))
     assert restore_engine(model, tasks=longer)[1]["task"] == 2  # a task set that goes on is no other
     with pytest.raises(CheckpointError, match="do not fit the recipe's detector"):
         restore_engine(model, recipe=drawn_recipe(network={"representation": 8}))
