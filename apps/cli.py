@@ -32,6 +32,12 @@ def detect(arguments: Sequence[str]) -> int:
     return commands(arguments)
 
 
+def control(arguments: Sequence[str]) -> int:
+    from apps.control import control as commands
+
+    return commands(arguments)
+
+
 # --- evaluate --------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +306,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "doctor": ("look at this machine, or at a folder of images, and say what to do next", doctor),
     "pretrain": ("train a backbone on images without labels", pretrain),
     "detect": ("find known objects, flag unknown ones, take on new classes: train, predict, learn, ...", detect),
+    "control": ("learn to act from pixels, by reward: train, resume, evaluate, record", control),
     "evaluate": ("how good a backbone's features are: knn, linear, finetune", evaluate),
     "embed": ("write the features of every image to a file", embed),
     "export": ("write a backbone for torchvision or detectron2", export),
@@ -308,7 +315,8 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
 
 
 def overview() -> str:
-    lines = ["usage: surnia COMMAND ...", "", "One contrastive core: image pretraining and open-world detection.", ""]
+    about = "One contrastive core: image pretraining, open-world detection, control from pixels."
+    lines = ["usage: surnia COMMAND ...", "", about, ""]
     lines += [f"  {name:<10}{about}" for name, (about, _) in COMMANDS.items()]
     return "\n".join([*lines, "", "Options of a command: surnia COMMAND --help. Version: surnia --version."])
 
@@ -353,7 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(tell(error, " ".join(words[: 2 if words[:1] == ["detect"] else 1])), file=sys.stderr)
+        print(tell(error, " ".join(words[: 2 if words[:1] in (["detect"], ["control"]) else 1])), file=sys.stderr)
         return error.exit_code if isinstance(error, SurniaError) else 1
 
 
@@ -361,6 +369,8 @@ SMALLER = {
     "pretrain": "a smaller --batch_size (with --accumulate for the same effective one) or smaller views",
     "detect train": "a smaller --batch_size, --network.min_size or --network.proposals_train",
     "detect learn": "a smaller --batch_size, --network.min_size or --network.proposals_train",
+    "control train": "a smaller --agent.buffer_size, --agent.batch_size or --env.size, or --agent.storage cpu",
+    "control resume": "--agent.storage cpu",
     "detect evaluate": "a smaller --batch-size, or --device cpu",
     "detect predict": "a smaller --batch-size, or --device cpu",
     "detect unknowns": "a smaller --batch-size, or --device cpu",

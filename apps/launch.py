@@ -1,7 +1,7 @@
 """Commands that train from a recipe, up to the moment when training begins: recipe, settings, run directory.
 
-`surnia pretrain` and `surnia detect train` are two `Training`s; what they have in common is here. Nothing heavy is
-imported.
+`surnia pretrain`, `surnia detect train` and `surnia control train` are three `Training`s; what they have in common is
+here. Nothing heavy is imported.
 """
 
 import os
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from apps import run_names
 from apps.options import Options, similar_path
-from apps.recipes import Loaded, dump, load, shipped, split_options, unknown_options
+from apps.recipes import COMMANDS, Loaded, dump, load, shipped, split_options, unknown_options
 from apps.schema import listing
 from sslcore.errors import ConfigError
 
@@ -166,7 +166,7 @@ def refuse_other_kind(training: Training[Any], run_dir: Path) -> None:
     """
     kind = run_kind(run_dir)
     if kind is not None and kind != training.folder:
-        other = {"pretrain": "surnia pretrain", "detection": "surnia detect train"}[kind]
+        other = COMMANDS[kind]
         raise ConfigError(
             f"command line: --resume  {run_dir} is not a run of {training.command}; continue it with {other} --resume "
             f"{run_dir}"
@@ -174,13 +174,14 @@ def refuse_other_kind(training: Training[Any], run_dir: Path) -> None:
 
 
 def run_kind(run_dir: Path) -> str | None:
-    """Which application a run is of: "pretrain" or "detection", as the folders of `configs`; None if nobody knows."""
+    """Which application a run is of: "pretrain", "detection" or "control", as the folders of `configs`; None if nobody
+    knows."""
     try:
         recipe = (run_dir / "recipe.yaml").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # Resolved recipes have every setting, and these are only the one's or the other's.
-    of = {"method": "pretrain", "unknowns": "detection"}
+    of = {"method": "pretrain", "unknowns": "detection", "agent": "control"}
     return next((kind for key, kind in of.items() if re.search(rf"^{key}:", recipe, re.MULTILINE)), None)
 
 

@@ -149,7 +149,7 @@ def shipped_text(name: str, folder: str = "pretrain") -> str:
     return shipped_file(name, folder).read_text(encoding="utf-8")
 
 
-COMMANDS = {"pretrain": "surnia pretrain", "detection": "surnia detect train"}
+COMMANDS = {"pretrain": "surnia pretrain", "detection": "surnia detect train", "control": "surnia control train"}
 """Folders of `configs`, and the command that their recipes are for."""
 
 
@@ -167,6 +167,7 @@ _FOR_FOLDER = {
     "--write-recipe mine.yaml",
     "detection": "to train on the annotated images in it: surnia doctor --data {0} --tasks TASKS.yaml --write-recipe "
     "mine.yaml",
+    "control": "an agent needs none, as its environment gives the pictures: surnia control train pixelreach",
 }
 
 

@@ -63,6 +63,13 @@ class Page:
         shown = [_photograph(picture, caption) for picture, caption in pictures]
         self._add(kind="figures", photos=True, figures=shown)
 
+    def clip(self, file: Path, caption: str, *, width: int) -> None:
+        """A moving picture, .mp4 or .gif, shown `width` pixels wide and again and again."""
+        data = base64.b64encode(file.read_bytes()).decode("ascii")
+        kind = file.suffix.removeprefix(".")
+        shown = {"type": kind, "data": data, "caption": caption, "width": width, "video": kind == "mp4"}
+        self._add(kind="clip", clip=shown)
+
     def write(self, path: Path) -> None:
         environment = Environment(
             loader=PackageLoader("apps.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
