@@ -102,8 +102,10 @@ class OpenWorldHead(nn.Module):
             objectness: (p_i,) its logits.
             targets: on the proposals' device.
             step: of the stage; with the seed and `Target.key` it determines what is sampled.
-            progress: share of the stage that is done, in [0, 1]: pseudo-unknowns and clustering begin at theirs.
-            previous: (q_i, 4) boxes that the previous task's model calls known.
+            progress: share of the stage that is done, in [0, 1]: clustering begins at its start, pseudo-unknowns in the
+                first task at theirs.
+            previous: (q_i, 4) boxes that the previous task's model calls known; None: there is no previous task, and
+                objectness has to be learnt before it says anything.
 
         Raises:
             ValueError: the lists differ in length; or a target's label is not one of the label space, or a box of it
@@ -119,7 +121,8 @@ class OpenWorldHead(nn.Module):
         candidates = match(proposals, targets)
         moment = Moment(self.seed, step, tuple(target.key for target in targets))
         draw = partial(sample, moment=moment, regions=self.regions, positive=self.positive)
-        if progress < self.unknowns.start or self.labeler.k == 0:
+        waits = previous is None and progress < self.unknowns.start
+        if waits or self.labeler.k == 0:
             return draw(candidates, torch.zeros_like(candidates.labels, dtype=torch.bool))
         choice = self.labeler.choose_among(candidates, objectness, moment, previous=previous)
         samples = draw(choice.candidates, choice.pseudo)

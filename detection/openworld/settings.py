@@ -15,7 +15,8 @@ class UnknownSettings(Settings):
     guard: Fraction = 0.1
     """Proposals that overlap a labelled box by more than this IoU are not chosen."""
     start: Fraction = 0.3
-    """Share of a task's steps after which labelling begins: before, objectness says little."""
+    """Share of the first task's steps after which labelling begins: before, objectness says little. Later tasks label
+    from their first step."""
     min_side: NonNegative = 8.0
     """Shorter proposals are not chosen; in pixels of the network's image."""
     compat: Literal["ore"] | None = None

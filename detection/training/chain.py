@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from detection.data.openworld import OpenWorldData
 from detection.data.results import write_results
 from detection.data.views import test_view, val_view
@@ -188,7 +190,9 @@ class Chain:
         place = Place(task, stage, self.offset(task, stage), hash_seed(self.recipe.seed, task, STAGES.index(stage)))
         images, plan = self.lessons.of(place, settings)
         previous = None
-        if stage == "train" and task > 1 and self.recipe.unknowns.per_image:
+        if stage == "finetune" and self.recipe.unknowns.per_image:
+            previous = [torch.zeros(0, 4)] * len(images)  # what is old is labelled in exemplars' images
+        elif task > 1 and self.recipe.unknowns.per_image:
             # The detector as it is now, before it grows, is the model of the task before.
             previous = previous_boxes(
                 self._any_engine(), images, plan, self.layout, task,
@@ -197,7 +201,7 @@ class Chain:
         engine = self._ready(task)
         purity = None
         if self.recipe.unknowns.per_image:
-            purity = PurityWatch(Truth(images, self.tasks, task), self.recipe.unknowns.start)
+            purity = PurityWatch(Truth(images, self.tasks, task), self.recipe.unknowns.start if task == 1 else 0.0)
         outcome = train_stage(
             engine,
             BatchStream(

@@ -78,10 +78,16 @@ def test_an_images_sample_does_not_depend_on_its_batch():
     assert not torch.equal(together[0].boxes, labelled(made(seed=1), images[0])[0].boxes)
 
 
-def test_pseudo_unknowns_begin_at_their_share_of_the_stage():
+def test_pseudo_unknowns_begin_at_their_share_of_the_first_task():
     head = made()
     assert [int(labelled(head, image(3), progress=p)[0].pseudo.sum()) for p in (0.0, 0.29, 0.3, 1.0)] == [0, 0, 2, 2]
     assert not labelled(made(unknowns={"per_image": 0}), image(3))[0].pseudo.any()
+
+
+def test_later_tasks_label_from_their_first_step():
+    head, given = made(), image(3)
+    assert not labelled(head, given, progress=0.0)[0].pseudo.any()
+    assert labelled(head, given, progress=0.0, previous=[torch.zeros(0, 4)])[0].pseudo.sum() == 2
 
 
 def test_what_the_previous_model_calls_known_is_not_unknown():
