@@ -36,8 +36,8 @@ def unknown_score(probabilities: Float[Tensor, "n c"], taught: Bool[Tensor, ""] 
     unknown objects from it: p(unknown), which pseudo-unknowns taught the classifier, and 1 - p(background), for what
     resembles something known is an object too. The first ranks better after the first task, the second when more
     classes are known, their geometric mean about as well as the better one in both (docs/results/openworld.md). Where
-    nothing was labelled unknown, what is left of the foreground beside the likeliest known class takes its place. A root
-    once more, because these are small beside known scores: without it fewer unknown boxes pass the floor and
+    nothing was labelled unknown, what is left of the foreground beside the likeliest known class takes its place. One
+    more root, because these are small beside known scores: without it fewer unknown boxes pass the floor and
     suppression.
 
     Args:
