@@ -128,9 +128,8 @@ def main(arguments: list[str] | None = None) -> dict:
 
     print(f"## Replay: {hardware(device)}, {os.cpu_count()} cores\n")
     report: dict[str, list[dict]] = {"memory": memory_rows(), "episodes": episode_rows()}
-    print(
-        "### 100 000 transitions of 3 stacked frames of 3 x 100 x 100\n\n| buffer | GB | times the frames |\n|---|---|---|"
-    )
+    print("### 100 000 transitions of 3 stacked frames of 3 x 100 x 100\n")
+    print("| buffer | GB | times the frames |\n|---|---|---|")
     for row in report["memory"]:
         print(f"| {row['buffer']} | {row['bytes'] / 1e9:.2f} | {row['times_frames']:.3f} |")
     print("\n### Frames a transition\n\n| steps an episode | stored | room |\n|---|---|---|")

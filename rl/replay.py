@@ -113,9 +113,7 @@ class FrameReplayBuffer(ReplayBuffer):
         self.dones = np.zeros(rows, dtype=np.float32)
         self.timeouts = np.zeros(rows, dtype=np.float32)
         self.ends = np.zeros(rows, dtype=bool)
-        # What the last transition of each environment led to, while its episode goes on.
-        self._newest = np.zeros((n_envs, *self.obs_shape), dtype=np.uint8)
-        self._going_on = np.zeros(n_envs, dtype=bool)
+        self._newest = np.zeros((n_envs, *self.obs_shape), dtype=np.uint8)  # what the last transitions led to
         self._saved: dict[int, replay_files.SavedChunk] = {}
         self.generator = np.random.default_rng(int(np.random.randint(2**31)) if seed is None else seed)
 
@@ -130,7 +128,6 @@ class FrameReplayBuffer(ReplayBuffer):
         super().reset()
         self.pool.clear()
         self.ends[:] = False
-        self._going_on[:] = False
         self._saved.clear()
 
     # --- storing -------------------------------------------------------------------------------------------------
@@ -175,7 +172,7 @@ class FrameReplayBuffer(ReplayBuffer):
         self.rewards[row], self.dones[row], self.ends[row] = reward, done, done
         if self.handle_timeout_termination:
             self.timeouts[row] = [info.get("TimeLimit.truncated", False) for info in infos]
-        self._newest[:], self._going_on[:] = next_obs, ~done
+        self._newest[:] = next_obs
         self.pos = (row + 1) % self.buffer_size
         self.full = self.full or self.pos == 0
 
@@ -184,11 +181,10 @@ class FrameReplayBuffer(ReplayBuffer):
         before = self.pos - 1
         places = np.empty((self.n_envs, self.stack + 1), dtype=np.int32)
         for i in range(self.n_envs):
-            if self._going_on[i] and np.array_equal(obs[i], self._newest[i]):
+            if self.size() and np.array_equal(obs[i], self._newest[i]):
                 places[i, :-1] = self.places[before, i, 1:]
             else:
-                if self._going_on[i]:
-                    self.ends[before, i] = True  # somebody has reset the environment in mid-episode
+                self.ends[before, i] = self.size() > 0  # if it was not done, somebody has reset the environment
                 places[i, :-1] = self._place_first(self._frames_of(obs[i]))
             places[i, -1] = self.pool.put(self._frames_of(next_obs[i])[-1])
         return places

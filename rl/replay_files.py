@@ -66,7 +66,6 @@ def save(buffer: "FrameReplayBuffer", folder: Path) -> Path:
             "pos": buffer.pos,
             "full": buffer.full,
             "used": buffer.pool.used,
-            "going_on": buffer._going_on.tolist(),
             "generator": buffer.generator.bit_generator.state,
         }
     )
@@ -173,7 +172,6 @@ class _State:
 
     def __init__(self, buffer: "FrameReplayBuffer", state: dict[str, Any]) -> None:
         self.pos, self.full, self.used = state["pos"], state["full"], state["used"]
-        self.going_on = np.array(state["going_on"], dtype=bool)
         self.generator = np.random.default_rng(0)
         self.generator.bit_generator.state = state["generator"]
         self.rows = buffer.buffer_size if self.full else self.pos
@@ -182,15 +180,11 @@ class _State:
             raise ValueError(f"position {self.pos!r}")
         if type(self.used) is not int or not 0 <= self.used <= most:
             raise ValueError(f"{self.used!r} frames")
-        if self.going_on.shape != (buffer.n_envs,) or (self.going_on.any() and not self.rows):
-            raise ValueError("other environments")
 
     def give(self, buffer: "FrameReplayBuffer") -> None:
         buffer.pos, buffer.full, buffer.generator = self.pos, self.full, self.generator
-        buffer._going_on[:] = self.going_on
-        for i in np.flatnonzero(self.going_on):
-            newest = torch.from_numpy(buffer.places[self.pos - 1, i, 1:].astype(np.int64)).to(buffer.pool.device)
-            buffer._newest[i] = buffer.pool.frames[newest].cpu().numpy().reshape(buffer.obs_shape)
+        newest = buffer.places[self.pos - 1, :, 1:]  # never read while there are no transitions
+        buffer._newest[:] = buffer.pool.gather(newest, torch.device("cpu")).numpy().reshape(buffer._newest.shape)
 
 
 def _expected_chunks(

@@ -51,6 +51,7 @@ def test_a_restored_buffer_draws_and_continues_as_the_saved_one(tmp_path, steps)
         buffer.add(*step), copy.add(*step)
     assert_same(buffer, copy)
     assert np.array_equal(buffer.ends, copy.ends)  # the episodes that were under way went on
+    assert buffer.pool.used == copy.pool.used
 
 
 def test_saving_changes_nothing(tmp_path):
