@@ -84,7 +84,9 @@ def make_vec_env(
 
 
 def _settings(env: str | EnvSettings, settings: dict[str, Any]) -> EnvSettings:
-    given = env.model_dump() if isinstance(env, EnvSettings) else {"name": env}
+    # By field: a recipe's settings may know more than one environment needs.
+    fields = {name: getattr(env, name, None) for name in EnvSettings.model_fields}
+    given = fields if isinstance(env, EnvSettings) else {"name": env}
     try:
         return EnvSettings(**{**given, **settings})
     except ValidationError as error:

@@ -23,6 +23,13 @@ def test_by_name_or_by_settings():
     assert make_env(settings, stack=1).observation_space.shape == (1, 36, 36)
 
 
+def test_settings_that_know_more_will_do():
+    class Recipe(EnvSettings):
+        n_envs: int = 4
+
+    assert make_env(Recipe(stack=2)).observation_space.shape == (2, 42, 42)
+
+
 def test_seed_and_index_reach_the_environment():
     env = make_env("surnia/PixelReach-v0", seed=8, index=3)
     bare = gym.make("surnia/PixelReach-v0")
