@@ -1,6 +1,7 @@
 """Means of losses that stay on the device until somebody wants to see them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,3 +29,11 @@ class RunningMeans:
         means = {name: total / self._counts[name] for name, total in zip(self._sums, totals, strict=True)}
         self._sums, self._counts = {}, {}
         return means
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on as if nothing had happened; tensors and plain values."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Replace what has been counted by what `state` gave."""
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from rl import archive
 from rl.curl import buffers
 from rl.curl.policy import CURLPolicy
+from rl.curl.running_means import RunningMeans
 from rl.curl.settings import SETTINGS, WEIGHTS_HANG_ON
 from rl.described import describe, restore
 from sslcore.did_you_mean import did_you_mean
@@ -41,6 +42,7 @@ class SafeSAC(SAC):
     policy: CURLPolicy  # type: ignore[assignment]
     precision: str
     bf16: bool
+    _means: RunningMeans
 
     def save(
         self,
@@ -78,6 +80,24 @@ class SafeSAC(SAC):
         }
         archive.write(path, archive.Archive(about, self._state()))
 
+    def state(self) -> dict[str, Any]:
+        """All that learning goes on from but settings and replay buffer; what `sslcore.storage.pack` takes."""
+        return self._state()
+
+    def continue_from(self, state: Mapping[str, Any], place: archive.Place, *, same_device: bool = True) -> None:
+        """Go on from what `state` gave, in an agent of the same settings.
+
+        Args:
+            state: tensors on the CPU or the agent's device.
+            place: where it was read, for messages.
+            same_device: whether it comes from a device of this kind; else precision "auto" keeps what was measured here.
+
+        Raises:
+            CheckpointError: it does not fit this agent.
+        """
+        with archive.reading(place):
+            self._continue_from(place, state, {}, same_device=same_device)
+
     def _state(self) -> dict[str, Any]:
         episodes: Iterable[Mapping[str, Any]] = self.ep_info_buffer or ()
         return {
@@ -88,6 +108,7 @@ class SafeSAC(SAC):
             "last": {name: getattr(self, name) for name in _LAST},
             "episodes": [{k: float(e[k]) for k in ("r", "l", "t") if k in e} for e in episodes],
             "successes": [float(success) for success in self.ep_success_buffer or ()],
+            "means": self._means.state(),
             "bf16": self.bf16,
             "acting": self.policy.noise.get_state(),
             "random actions": self.action_space.np_random.bit_generator.state,
@@ -189,6 +210,7 @@ class SafeSAC(SAC):
             setattr(self, name, state["last"][name])
         self.ep_info_buffer = deque(state["episodes"], maxlen=self._stats_window_size)
         self.ep_success_buffer = deque(state["successes"], maxlen=self._stats_window_size)
+        self._means.restore(state["means"])
         if self.precision == "auto" and "update" not in replaced and same_device:
             self.bf16 = bool(state["bf16"])  # not measured anew: the numbers would be others
         if "seed" not in replaced:
