@@ -90,7 +90,7 @@ class SafeSAC(SAC):
         Args:
             state: tensors on the CPU or the agent's device.
             place: where it was read, for messages.
-            same_device: whether it comes from a device of this kind; else precision "auto" keeps what was measured here.
+            same_device: whether it comes from a device of this kind; else precision "auto" stays as measured here.
 
         Raises:
             CheckpointError: it does not fit this agent.
