@@ -69,7 +69,7 @@ def _own_test(run: Path, info: dict[str, Any], task: int) -> tuple[AnnotationSet
             f"command line: RUN  {run} does not say what it was tested on; give the whole run, or images with --data"
         )
     recipe = load_recipe_file(str(run / "recipe.yaml"), [], DetectionRecipe, folder="detection").recipe
-    data = open_data(recipe.data)
+    data = open_data(recipe.data, fits=recipe.fits)
     if data.fingerprint != info.get("data"):
         print("note: the data are not those that the run was trained with", file=sys.stderr)
         return data.test, None

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, recipe: DetectionRecipe, *, command: list[str]
         further = begin_further(standing, recipe, lesson, run_dir, as_text=dump, command=command)
     os.environ[RUN_DIR] = str(run_dir)
     with RunDirectory.open(run_dir, command=command) as directory:
-        outcome = go(further, directory, open_data(further.data), resume=True)
+        outcome = go(further, directory, open_data(further.data, fits=further.fits), resume=True)
     summarise(outcome, run_dir)
     return outcome.exit_code
 

@@ -66,7 +66,7 @@ def prepare(recipe: DetectionRecipe) -> OpenWorldData:
     if first and isinstance(recipe.data, OpenScenesData) and recipe.data.path is None:
         said = "opening OpenScenes; composing them takes a minute or more, once, and they are kept in the cache"
         print(said, file=sys.stderr, flush=True)
-    data = open_data(recipe.data)
+    data = open_data(recipe.data, fits=recipe.fits)
     if first:
         for problem in data.ignored[:SHOWN]:
             print(f"ignored: {problem}", file=sys.stderr)

@@ -48,11 +48,15 @@ class OpenWorldData:
         return self.trains[task - 1]
 
 
-def open_data(settings: OpenScenesData | CocoData) -> OpenWorldData:
+def open_data(settings: OpenScenesData | CocoData, *, fits: bool = True) -> OpenWorldData:
     """Open what a recipe's `data` names; OpenScenes are composed if they are not there yet.
 
     An annotation file is a COCO json, or the list of a split in a folder of Pascal VOC's layout
     (`VOC2007/ImageSets/Main/trainval.txt`). Boxes come out clipped to their images.
+
+    Args:
+        settings: where everything is.
+        fits: the decision is fitted on the validation images, none of which may then be a test image.
 
     Raises:
         ConfigError: the task file is wrong, or the number of training files is not that of the tasks.
@@ -66,11 +70,18 @@ def open_data(settings: OpenScenesData | CocoData) -> OpenWorldData:
             f"data.train names {len(settings.train)} files and {tasks.name} has {tasks.count} tasks: give one file for "
             "each task, or one for all"
         )
-    return open_files(tasks, settings.train, settings.val, settings.test, Path(settings.images))
+    return open_files(tasks, settings.train, settings.val, settings.test, Path(settings.images), fits=fits)
 
 
 def open_files(
-    tasks: TaskSet, train: list[str], val: str, test: str, images: Path, *, pictures: str | None = None
+    tasks: TaskSet,
+    train: list[str],
+    val: str,
+    test: str,
+    images: Path,
+    *,
+    pictures: str | None = None,
+    fits: bool = True,
 ) -> OpenWorldData:
     """Read, validate and clean annotation files.
 
@@ -78,6 +89,7 @@ def open_files(
         train: one for each task, or one for all.
         images: folder that file names are relative to.
         pictures: hash of the pictures, if known; part of the fingerprint.
+        fits: see `open_data`.
 
     Raises:
         DataError: everything fatal, by file and id.
@@ -90,7 +102,7 @@ def open_files(
         if file not in read:
             read[file] = read_annotations(file, images=images, tasks=tasks, problems=problems)
     sets = {role: read[file] for role, file in named.items()}
-    problems += validate(sets, tasks)
+    problems += validate(sets, tasks, fits=fits)
     problems.refuse()
     cleaned = {file: clean(annotations, Problems()) for file, annotations in read.items()}
     trains = tuple(cleaned[file] for file in train) * (tasks.count if len(train) == 1 else 1)

@@ -13,8 +13,8 @@ class OpenScenesData(Settings):
     name: Literal["openscenes"] = "openscenes"
     variant: Literal["M", "S"] = "M"
     """M: every task mixes super-categories; S: a super-category belongs to one task, the stress test."""
-    size: Literal["small", "large"] = "small"
-    """How many scenes, and how large."""
+    size: Literal["tiny", "small", "large"] = "small"
+    """How many scenes, and how large; `tiny` is to try things out."""
     seed: Whole = 0
     """Of the scenes."""
     path: str | None = None
@@ -36,7 +36,7 @@ class CocoData(Settings):
     train: list[str]
     """Annotation files of the training images: one for each task, or one for all."""
     val: str
-    """Annotation file of the images that the decision is fitted on; none of them among the training images."""
+    """Annotation file of the images that the decision is fitted on; none of them among training or test images."""
     test: str
     """Annotation file of the test images, completely annotated."""
     images: str

@@ -1,9 +1,9 @@
 """What can be wrong with a detection data set beyond one file's syntax: pictures, boxes, splits, classes.
 
 Fatal: a picture that is missing, unreadable or of another size than annotated; a box that is not finite; an image id
-or file name that is there twice; a picture among both training and validation or test images; a task none of whose
-classes is annotated. Ignored, and said: boxes that reach out of the picture (clipped), lie outside or have no area
-(left out); a class without annotation.
+or file name that is there twice; a picture in two of training, validation and test; a task none of whose classes is
+annotated. Ignored, and said: boxes that reach out of the picture (clipped), lie outside or have no area (left out); a
+class without annotation; pictures in validation and test where nothing is fitted on these.
 """
 
 import os
@@ -21,13 +21,20 @@ from sslcore.did_you_mean import did_you_mean
 from sslcore.errors import DataError
 from sslcore.storage.images import image_size
 
+_TESTED_ON = (
+    ": the decision would be fitted on what it is tested on; give other validation images, or set decision.fit to none"
+)
 Describe = Callable[[Any], tuple[Any, str]]
 HEADERS = 200
 """Image files of a set whose size is looked at, evenly spread."""
 
 
 def validate(
-    sets: Mapping[str, AnnotationSet], tasks: TaskSet | None = None, *, headers: int = HEADERS
+    sets: Mapping[str, AnnotationSet],
+    tasks: TaskSet | None = None,
+    *,
+    headers: int = HEADERS,
+    fits: bool = True,
 ) -> list[Problem]:
     """Everything that is wrong with sets that belong together.
 
@@ -35,13 +42,14 @@ def validate(
         sets: by role: "train" (images of all tasks), or "train_1", "train_2", ... one for each task; "val"; "test".
         tasks: whose classes should be annotated.
         headers: image files of each set that are opened for their size; none is decoded.
+        fits: the decision between known and unknown is fitted on "val", which then must hold no test image.
     """
     problems = Problems()
     for annotations in sets.values():
         _ids(annotations, problems)
         clean(annotations, problems)
         _files(annotations, problems, headers)
-    _splits(sets, problems)
+    _splits(sets, problems, fits)
     if tasks is not None:
         _classes(sets, tasks, problems)
     return list(dict.fromkeys(problems))
@@ -189,7 +197,7 @@ class _Listing:
 # --- splits and classes ----------------------------------------------------------------------------------------------
 
 
-def _splits(sets: Mapping[str, AnnotationSet], problems: Problems) -> None:
+def _splits(sets: Mapping[str, AnnotationSet], problems: Problems, fits: bool) -> None:
     """Pictures that return in another split. Those of one task may return in the training images of another."""
     of = {
         role: {os.path.normpath(annotations.path(i)): i for i in range(len(annotations.images))}
@@ -200,14 +208,14 @@ def _splits(sets: Mapping[str, AnnotationSet], problems: Problems) -> None:
         for other in roles[i + 1 :]:
             if _is_train(one) and _is_train(other):
                 continue
-            fatal = _is_train(one) or _is_train(other)
+            of_training = _is_train(one) or _is_train(other)
             both = sorted(of[one].keys() & of[other].keys())
-            verdict = "" if fatal else ": what is fitted on them is tested on them"
+            verdict = "" if of_training else _TESTED_ON if fits else "; nothing is fitted on them"
             problems.add_each(
                 sets[other].source,
                 both,
                 _shared(sets[other], of[other], f"is among the images of {one} ({sets[one].source}) too{verdict}"),
-                fatal=fatal,
+                fatal=of_training or fits,
                 kind=f"images shared by {one} and {other}",
             )
 

@@ -227,9 +227,7 @@ class _Reading:
         name = canonical(typed)
         taken = {other.casefold(): other for other in (*known, *RESERVED)}
         if name.casefold() in taken:
-            other = taken[name.casefold()]
-            why = "means something else here" if other in RESERVED else "is a known class already"
-            self._say(keys, f"'{other}' {why}; give another name, or none")
+            self._say(keys, _taken(taken[name.casefold()]))
             return None
         for other in self.classes:
             if other != name and other.casefold() == name.casefold():
@@ -262,6 +260,16 @@ class _Reading:
 
     def _say(self, keys: Keys, sentence: str) -> None:
         self.problems.append(f"{self.source.where(keys)}  {sentence}")
+
+
+def _taken(name: str) -> str:
+    if name in RESERVED:
+        return f"'{name}' means something else here; give another name, or none"
+    return (
+        f"'{name}' is a known class already, and a task teaches new ones only: leave the name empty, or give another "
+        f"if these are another kind; to teach more of '{name}', add the pictures to its task's training annotations "
+        "and train a new run"
+    )
 
 
 def _listed(numbers: Sequence[int]) -> str:

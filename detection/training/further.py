@@ -121,7 +121,7 @@ def begin_further(
         RunDirectory.create(temporary, recipe=as_text(recipe), command=command, seed=recipe.seed).close()
         shutil.copytree(lesson.tasks_file.parent, temporary / LESSONS / str(lesson.task))
         shutil.copyfile(lesson.tasks_file.parents[2] / LEARNED, temporary / LEARNED)
-        fingerprint = _write_data(standing, lesson, temporary / DATA, common)
+        fingerprint = _write_data(standing, lesson, recipe, temporary / DATA, common)
         news = {"recipe": recipe.as_dict(), "tasks": lesson.tasks.to_dict(), "data": fingerprint}
         for task in range(1, standing.task + 1):
             _carry_over(standing, temporary, task, recipe, news)
@@ -143,7 +143,7 @@ def _place(annotations: AnnotationSet) -> str:
     return os.path.abspath(annotations.folder or Path())
 
 
-def _write_data(standing: Standing, lesson: Lesson, folder: Path, common: Path) -> str:
+def _write_data(standing: Standing, lesson: Lesson, recipe: DetectionRecipe, folder: Path, common: Path) -> str:
     """The annotation files; returns the data's fingerprint. DataError if they do not hold together."""
     files.make_folder(folder)
     lesson.tasks.save(folder / TASKS)
@@ -152,7 +152,7 @@ def _write_data(standing: Standing, lesson: Lesson, folder: Path, common: Path) 
         known = with_categories(annotations, lesson.tasks.classes, unknown_id=lesson.tasks.unknown_id)
         write_coco(folder / name, _below(known, common))
     *train, val, test = (str(folder / name) for name in names)
-    return open_files(lesson.tasks, train, val, test, common).fingerprint
+    return open_files(lesson.tasks, train, val, test, common, fits=recipe.fits).fingerprint
 
 
 def _below(annotations: AnnotationSet, common: Path) -> AnnotationSet:

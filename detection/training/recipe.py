@@ -118,6 +118,11 @@ class DetectionRecipe(Settings):
             raise ValueError("\n".join(problems))
         return self
 
+    @property
+    def fits(self) -> bool:
+        """Whether the decision is fitted on validation images."""
+        return self.decision.fit != "none"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for YAML and JSON."""
         return self.model_dump(mode="json")

@@ -49,7 +49,7 @@ def detect_train(
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     check_machine(recipe)
-    data = data or open_data(recipe.data)
+    data = data or open_data(recipe.data, fits=recipe.fits)
     if recipe.tasks and recipe.tasks > data.tasks.count:
         raise ConfigError(f"tasks: {recipe.tasks} is more than the {data.tasks.count} of {data.tasks.name}")
     bring_together(recipe)

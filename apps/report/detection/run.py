@@ -103,7 +103,7 @@ class DetectionRun:
         found = self.given
         if found is None:
             try:
-                found = open_data(self.recipe.data)
+                found = open_data(self.recipe.data, fits=self.recipe.fits)
             except SurniaError as error:
                 self.problems.append(f"the data of the run cannot be opened: {error}")
                 return None

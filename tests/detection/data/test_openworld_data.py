@@ -98,6 +98,13 @@ def test_everything_fatal_is_said_before_anything_starts(settings, tmp_path):
     assert "is among the images of train" in said
 
 
+def test_test_images_may_be_validation_images_only_where_nothing_is_fitted(settings, tmp_path):
+    both = settings(val=str(tmp_path / "test.json"))
+    with pytest.raises(DataError, match=r"set decision\.fit to none"):
+        open_data(both)
+    assert len(open_data(both, fits=False).ignored) == 2
+
+
 def test_voc_lists_are_annotation_files_too(settings, tmp_path):
     root = tmp_path / "VOC2007"
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
@@ -116,7 +123,7 @@ def test_voc_lists_are_annotation_files_too(settings, tmp_path):
 
 def test_opens_scenes(tmp_path):
     made = openscenes.make_openscenes("M", "tiny", folder=tmp_path / "scenes")
-    data = open_data(OpenScenesData(path=str(tmp_path / "scenes")))
+    data = open_data(OpenScenesData(size="tiny", path=str(tmp_path / "scenes")))
     assert data.tasks == made.tasks
     assert len(data.trains) == made.tasks.count
     assert all(len(data.train(task).boxes) for task in range(1, data.tasks.count + 1))

@@ -162,10 +162,14 @@ def test_images_may_recur_across_tasks_and_names_across_folders(tmp_path):
     assert [p.fatal for p in validate(sets)] == [True]
 
 
-def test_fitting_on_test_images_is_said():
-    problems = check({"train": made(), "val": made(images=("v.jpg",)), "test": made(images=("v.jpg",))})
-    assert [(p.fatal, p.id) for p in problems] == [(False, 1)]
-    assert "what is fitted on them is tested on them" in problems[0].sentence
+def test_the_decision_is_not_fitted_on_test_images():
+    sets = {"train": made(), "val": made(images=("v.jpg",)), "test": made(images=("v.jpg",))}
+    (problem,) = validate(sets)
+    assert (problem.fatal, problem.id) == (True, 1)
+    assert "fitted on what it is tested on; give other validation images, or set decision.fit to none" in str(problem)
+    (problem,) = validate(sets, fits=False)
+    assert (problem.fatal, problem.id) == (False, 1)
+    assert "too; nothing is fitted on them" in str(problem)
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------

@@ -101,7 +101,9 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_line(found, full):
     at = {problem.split(":")[1] + " " + problem.split("  ", 1)[1] for problem in said if "  " in problem}
     assert at == {
         f"{line_of(found, 'sise')} there is no 'sise' in a file of names; did you mean 'size'?",
-        f"{line_of(found, 'Blue')} 'blue' is a known class already; give another name, or none",
+        f"{line_of(found, 'Blue')} 'blue' is a known class already, and a task teaches new ones only: leave the name "
+        "empty, or give another if these are another kind; to teach more of 'blue', add the pictures to its task's "
+        "training annotations and train a new run",
         f"{line_of(found, '[3, 9, x]')} group 1 has no picture 9; its numbers go from 1 to 8",
         f"{line_of(found, '[3, 9, x]')} group 1 has no picture 'x'; its numbers go from 1 to 8",
         f"{line_of(found, 'leave_out: 4')} leave_out is a list of numbers, as [3, 7]",
