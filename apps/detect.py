@@ -158,10 +158,13 @@ def _refuse_taken(out: Path) -> None:
 
 
 def _refuse_other_kind(place: Path) -> None:
-    """A run of pretraining holds a backbone, not a detector."""
+    """A run of pretraining holds a backbone, one of control an agent."""
     from apps.launch import run_kind
 
-    if run_kind(place) == "pretrain":
+    kind = run_kind(place)
+    if kind == "control":
+        raise ConfigError(f"command line: RUN  {place} is an agent, not a detector; give {MODEL}")
+    if kind == "pretrain":
         raise ConfigError(
             f"command line: RUN  {place} is a pretrained backbone, not a detector; train one on it with surnia detect "
             f"train RECIPE --network.weights {place}"

@@ -18,6 +18,7 @@ from apps.folder_check import Finding, inspect
 from apps.suggest import FEWEST, Machine, suggest, write
 from apps.suggest_detection import suggest_detection
 from detection.tasks import TaskSet
+from rl.envs.doctor import doctor_lines
 from sslcore.errors import DataError
 
 REQUIRED = ("torch", "torchvision", "pytorch-lightning", "numpy", "pillow", "safetensors")
@@ -28,10 +29,6 @@ OPTIONAL = {
         "pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2.git",
     ),
     "faiss-cpu": ("searching embeddings outside of Surnia", "pip install faiss-cpu"),
-    "stable-baselines3": ("agents from pixels (a coming version)", "pip install stable-baselines3"),
-    # A pair that was seen working: the newest of both crashes although pip is content.
-    "dm_control": ("agents from pixels (a coming version)", "pip install dm-control==1.0.50 mujoco==3.17.0"),
-    "ale-py": ("agents from pixels (a coming version)", "pip install ale-py"),
 }
 SHOWN = 10
 
@@ -71,10 +68,13 @@ def report_machine(console: Console) -> int:
     # Not in the table: a line to copy must not be broken.
     if absent:
         console.print("To install them:", *(escape(f"  {line}") for line in dict.fromkeys(absent)), sep="\n")
+    console.print("[italic]Control from pixels[/]", *(escape(f"  {line}") for line in doctor_lines()), sep="\n")
     if missing:
         console.print(f"Missing: {', '.join(missing)}. Install with: pip install {' '.join(missing)}")
         return 1
-    console.print("Next: surnia demo, or surnia doctor --data DIR for your own images.")
+    console.print(
+        "Next: surnia demo, surnia doctor --data DIR for your own images, or surnia control train pixelreach."
+    )
     return 0
 
 

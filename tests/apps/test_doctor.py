@@ -17,6 +17,7 @@ from detection.data.scenes.openscenes import make_openscenes
 from detection.data.settings import OpenScenesData
 from detection.tasks import TaskSet
 from detection.training.recipe import DetectionRecipe
+from rl.envs import doctor as environments
 from sslcore import yaml_source
 from sslcore.errors import DataError
 from sslcore.pretrain.recipe import MoCoSettings, Recipe
@@ -441,7 +442,7 @@ def test_the_machine(surnia, monkeypatch):
     for word in ("Python", "torch", "torchvision", "pytorch-lightning", "threads, bf16", "GPU", "Next: surnia demo"):
         assert word in out
 
-    versions = {"torch": None, "detectron2": None, "ale-py": "0.11"}
+    versions = {"torch": None, "detectron2": None, "faiss-cpu": "1.11"}
     real = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name, real(name)))
     code, out, _ = surnia("doctor")
@@ -449,7 +450,18 @@ def test_the_machine(surnia, monkeypatch):
     assert "Missing: torch. Install with: pip install torch" in out
     lines = out.splitlines()
     assert "  pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2.git" in lines
-    assert "  pip install ale-py" not in lines
+    assert "  pip install faiss-cpu" not in lines
+
+
+def test_what_control_lacks(surnia, monkeypatch):
+    monkeypatch.setattr(environments, "_version", {"gymnasium": "1.4.0"}.get)
+    code, out, _ = surnia("doctor")
+    assert code == 0
+    lines = out[out.index("Control from pixels") :].splitlines()
+    assert lines[1] == "  stable-baselines3 is missing (the agent): pip install 'surnia[control]'"
+    assert lines[2] == "  gymnasium 1.4.0"
+    assert "  mujoco is missing (the tasks of dm_control): pip install 'surnia[dmc]'" in lines
+    assert lines[-1].endswith("or surnia control train pixelreach.")
 
 
 # --- detection -------------------------------------------------------------------------------------------------------
