@@ -159,7 +159,9 @@ class FrameReplayBuffer(ReplayBuffer):
         obs = replay_inputs.images(obs, shape)
         next_obs = replay_inputs.images(replay_inputs.last_observations(next_obs, done, infos), shape)
         replay_inputs.check_overlap(obs, next_obs, self.stack)
-        reward, done = replay_inputs.rewards(reward), np.asarray(done, dtype=bool).reshape(-1)
+        reward, done = replay_inputs.rewards(reward), np.asarray(done, dtype=bool).reshape(self.n_envs)
+        action = np.asarray(action).reshape(self.n_envs, self.action_dim)
+        timeouts = [self.handle_timeout_termination and info.get("TimeLimit.truncated", False) for info in infos]
         self.pool.reserve(self.n_envs * (self.stack + 1))
 
         row = self.pos
@@ -168,10 +170,8 @@ class FrameReplayBuffer(ReplayBuffer):
         if self.full:
             self.pool.release(self.places[row])
         self.places[row] = places
-        self.actions[row] = np.asarray(action).reshape(self.n_envs, self.action_dim)
-        self.rewards[row], self.dones[row], self.ends[row] = reward, done, done
-        if self.handle_timeout_termination:
-            self.timeouts[row] = [info.get("TimeLimit.truncated", False) for info in infos]
+        self.actions[row], self.rewards[row] = action, reward
+        self.dones[row], self.timeouts[row], self.ends[row] = done, timeouts, done
         self._newest[:] = next_obs
         self.pos = (row + 1) % self.buffer_size
         self.full = self.full or self.pos == 0

@@ -149,7 +149,8 @@ def in_child(work, fault):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_killed_at_any_step_the_folder_is_the_old_one_or_the_new(tmp_path):
+def test_killed_at_any_step_the_folder_is_the_old_one_or_the_new(tmp_path, monkeypatch):
+    monkeypatch.setattr(replay_frames, "CHUNK_BYTES", 20 * FRAME)  # few files: each step of the writer is a process
     buffer, world, folder = made(rows=12), envs(), tmp_path / "replay"
     fill(buffer, world, 5)
     buffer.save_to(folder)
