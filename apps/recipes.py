@@ -66,7 +66,8 @@ def load(
     """Read a recipe, lay the command line's settings over it, and validate.
 
     Args:
-        name: path of a YAML file, or the name of a recipe that ships with Surnia.
+        name: path of a YAML file or of a run, or the name of a recipe that ships with Surnia. What could be both is the
+            shipped one, whatever lies in the working directory: a path has a separator or a suffix (`./demo`).
         options: settings from the command line; the later of two wins.
         schema: the class that says what a recipe holds.
         folder: the folder of `configs` whose recipes may be named.
@@ -174,6 +175,8 @@ _FOR_FOLDER = {
 def _text(name: str, folder: str) -> tuple[str, str, str]:
     """Text, name and label of a recipe."""
     path = FilePath(name)
+    if name in shipped(folder):
+        return shipped_text(name, folder), name, f"{name}.yaml"
     if path.is_file():
         return _read(path), path.stem, name
     if path.is_dir():
@@ -181,8 +184,6 @@ def _text(name: str, folder: str) -> tuple[str, str, str]:
         if inside.is_file():
             return _read(inside), path.name, str(inside)
         raise ConfigError(f"{name}  is a folder without a recipe.yaml; {_FOR_FOLDER[folder].format(name)}")
-    if name in shipped(folder):
-        return shipped_text(name, folder), name, f"{name}.yaml"
     if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
         raise ConfigError(f"{name}  does not exist{_similar_file(path) or did_you_mean(path.stem, shipped(folder))}")
     raise no_such_recipe(name, folder)

@@ -34,13 +34,14 @@ def _folder() -> Path:
 
 
 def read(file: str | Path) -> dict[str, Any]:
-    """The checked values of a task file, or of a shipped task set.
+    """The checked values of a task file, or of a shipped task set; a bare name (`m_owodb`, not `./m_owodb`) that is one
+    is the shipped one, whatever lies in the working directory.
 
     Raises:
         ConfigError: every problem, each with its line.
     """
     path = Path(file)
-    if not path.exists() and str(file) in shipped():
+    if str(file) in shipped() and (isinstance(file, str) or not path.exists()):
         path = _folder() / f"{file}.yaml"
     source = read_yaml(_text(path), name=str(path), what="task file")
     if not isinstance(source.values, Mapping):

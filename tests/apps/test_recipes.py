@@ -490,3 +490,15 @@ def test_other_schemas_are_read_alike(tmp_path):
 def test_a_recipe_goes_through_json_unchanged():
     recipe = load("swav_resnet50_imagenet", [], Recipe).recipe
     assert Recipe.model_validate(json.loads(json.dumps(recipe.as_dict()))) == recipe
+
+
+def test_a_shipped_name_means_what_is_shipped_whatever_lies_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(here := tmp_path)
+    (here / "demo").mkdir()
+    (here / "demo" / "recipe.yaml").write_text("method: byol\n")
+    (here / "moco_resnet18_cifar10").write_text("no recipe")
+    (here / "moco_resnet18_cifar10.yaml").write_text("method: byol\n")
+    assert load("demo", [], Recipe).source.where(("method",)).startswith("demo.yaml:")
+    assert load("moco_resnet18_cifar10", [], Recipe).recipe.method.name == "moco"
+    for path in ("./demo", "demo/", str(here / "demo"), "demo/recipe.yaml", "moco_resnet18_cifar10.yaml"):
+        assert load(path, [], Recipe).recipe.method.name == "byol", path

@@ -171,3 +171,15 @@ def test_a_task_set_in_code_is_checked_too():
 def test_imports_nothing_heavy():
     code = "import sys, detection.tasks; print(sorted({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_shipped_name_means_what_is_shipped_whatever_lies_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("m_owodb", "s_owodb.yaml"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "s_owodb").write_text("name: mine\ntasks: [[dog]]\n")
+    assert TaskSet.from_file("m_owodb").count == 4
+    assert TaskSet.from_file("s_owodb").name != "mine"
+    assert TaskSet.from_file("./s_owodb").name == TaskSet.from_file(tmp_path / "s_owodb").name == "mine"
+    with pytest.raises(ConfigError, match=r"s_owodb\.yaml  cannot be read"):
+        TaskSet.from_file("s_owodb.yaml")
