@@ -334,7 +334,7 @@ def test_sac_of_stable_baselines3_learns_from_it(tmp_path):
         replay_buffer_class=FrameReplayBuffer,
         replay_buffer_kwargs={"stack": 2},
         buffer_size=80,
-        learning_starts=10,
+        learning_starts=35,
         batch_size=4,
         train_freq=5,
         gradient_steps=1,
