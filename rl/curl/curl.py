@@ -25,7 +25,7 @@ from rl.curl.precision import bf16_is_faster
 from rl.curl.running_means import RunningMeans
 from rl.curl.saving import SafeSAC
 from rl.curl.settings import check_settings, initial_ent_coef
-from rl.curl.update import Agent, Batch, faithful_update, fused_update
+from rl.curl.update import Agent, Batch, contrast_optimizers, faithful_update, fused_update
 from sslcore.errors import ConfigError
 from sslcore.random import hash_seed
 
@@ -175,7 +175,10 @@ class CURL(SafeSAC):
         ).to(self.device)
         self.policy.seed_noise(self.random_seed)
         self._create_aliases()
-        self._setup_optimizers()
+        if self.aux == "curl" and self.update == "fused":
+            self.critic.optimizer.add_param_group({"params": list(self.policy.similarity.parameters())})
+        elif self.aux == "curl":
+            self.encoder_optimizer, self.cpc_optimizer = contrast_optimizers(self.policy, self.lr_schedule(1))
         self._setup_entropy()
         self._update_noise = torch.Generator(self.device)
         if self.precision != "auto":
@@ -185,18 +188,6 @@ class CURL(SafeSAC):
         if self.env is not None and self.replay_buffer is None:
             # Without environment nothing is collected: an agent that is loaded to be evaluated needs no such memory.
             self.replay_buffer = buffers.make(self)
-
-    def _setup_optimizers(self) -> None:
-        """Those of the contrastive loss; the policy has made actor's and critic's."""
-        if self.aux == "none":
-            return
-        similarity, encoder = list(self.policy.similarity.parameters()), list(self.critic.encoder.parameters())
-        if self.update == "fused":
-            self.critic.optimizer.add_param_group({"params": similarity})
-        else:
-            rate = self.lr_schedule(1)
-            self.encoder_optimizer = Adam(encoder, lr=rate)
-            self.cpc_optimizer = Adam([*encoder, *similarity], lr=rate)
 
     def _setup_entropy(self) -> None:
         if self.target_entropy == "auto":

@@ -10,16 +10,15 @@ import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 from stable_baselines3.common.utils import check_for_correct_spaces, get_device, get_system_info
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from rl import archive
 from rl.curl import buffers
+from rl.curl.fitting import OVERRIDES, check_replaced, parameters_of
 from rl.curl.policy import CURLPolicy
 from rl.curl.running_means import RunningMeans
-from rl.curl.settings import SETTINGS, WEIGHTS_HANG_ON
+from rl.curl.settings import SETTINGS
 from rl.described import describe, restore
-from sslcore.did_you_mean import did_you_mean
 from sslcore.errors import CheckpointError, ConfigError
 
 _COUNTS = (
@@ -27,7 +26,6 @@ _COUNTS = (
     "_current_progress_remaining", "n_envs", "random_seed",
 )  # fmt: skip
 _LAST = ("_last_obs", "_last_episode_starts", "_last_original_obs")
-_OVERRIDES = (*SETTINGS, "policy_class")
 
 Self = TypeVar("Self", bound="SafeSAC")
 
@@ -148,7 +146,7 @@ class SafeSAC(SAC):
         if print_system_info:
             get_system_info()
         found = archive.read(path, device=get_device(device))
-        replaced = {k: v for k, v in (custom_objects or {}).items() if k in _OVERRIDES} | kwargs
+        replaced = {k: v for k, v in (custom_objects or {}).items() if k in OVERRIDES} | kwargs
         agent = cls._built(path, found, env, device, replaced)
         with archive.reading(path):
             agent._continue_from(path, found.state, replaced, same_device=found.about["device"] == agent.device.type)
@@ -174,7 +172,7 @@ class SafeSAC(SAC):
             spaces = {name: restore(found.about[name]) for name in ("observation_space", "action_space")}
             n_envs = int(found.state["counts"]["n_envs"])
             policy_class, stored_settings = found.about["policy class"], found.about["settings"]
-        _check_replaced(replaced, stored_settings)
+        check_replaced(replaced, stored_settings)
         policy = replaced.pop("policy_class", cls.policy_aliases.get(policy_class))
         if policy is None:
             raise CheckpointError(
@@ -197,7 +195,7 @@ class SafeSAC(SAC):
     def _continue_from(
         self, path: archive.Place, state: Mapping[str, Any], replaced: Mapping[str, Any], *, same_device: bool
     ) -> None:
-        self.set_parameters(_parameters(self, path, state, exact_match=True))
+        self.set_parameters(parameters_of(self, path, state, exact_match=True))
         for name, value in state["variables"].items():
             ours = getattr(self, name, None)
             if isinstance(ours, Tensor):  # another ent_coef may have been given
@@ -233,7 +231,7 @@ class SafeSAC(SAC):
             return
         found = archive.read(load_path_or_dict, device=self.device)
         with archive.reading(load_path_or_dict):
-            parameters = _parameters(self, load_path_or_dict, found.state, exact_match=exact_match)
+            parameters = parameters_of(self, load_path_or_dict, found.state, exact_match=exact_match)
             super().set_parameters(parameters, exact_match, device)
 
     def save_replay_buffer(self, path: str | Path | io.BufferedIOBase) -> None:
@@ -273,50 +271,3 @@ class SafeSAC(SAC):
                 f"{archive.shown(path)} must be unpickled, which can run any code in it: if you know where it "
                 "comes from, load it with trust=True"
             )
-
-
-def _parameters(agent: SAC, path: archive.Place, state: Mapping[str, Any], *, exact_match: bool) -> TensorDict:
-    """The state dicts of an archive under the names of `get_parameters`, seen to fit the agent.
-
-    Raises:
-        CheckpointError: they do not.
-    """
-    parameters = {"policy": state["policy"], **state["optimizers"]}
-    wanted = {name: _part(agent, name) for name in agent._get_torch_save_params()[0]}
-    if exact_match and set(parameters) != set(wanted):
-        odd = ", ".join(sorted(set(parameters) ^ set(wanted)))
-        raise CheckpointError(
-            f"{archive.shown(path)} does not fit this agent: only one of them has {odd}; give both the same aux, "
-            "update and ent_coef"
-        )
-    fitting = {}
-    for name, part in wanted.items():
-        if name not in parameters:
-            continue
-        if isinstance(part, Optimizer):
-            archive.check_optimizer(path, name, part, parameters[name])
-        elif exact_match and isinstance(part, nn.Module):
-            archive.check_shapes(path, name, part.state_dict(), parameters[name])
-        fitting[name] = parameters[name]
-    return fitting
-
-
-def _part(agent: SAC, name: str) -> Any:
-    part: Any = agent
-    for step in name.split("."):
-        part = getattr(part, step)
-    return part
-
-
-def _check_replaced(replaced: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    """Raise a ConfigError for settings that `load` cannot replace."""
-    problems = []
-    for name, value in replaced.items():
-        if name not in _OVERRIDES:
-            problems.append(f"load knows no setting {name!r}{did_you_mean(name, _OVERRIDES)}")
-        elif name in WEIGHTS_HANG_ON and describe(value, name) != stored.get(name):
-            problems.append(
-                f"{name} cannot change on load, for the stored weights and optimisers hang on it; make a new agent"
-            )
-    if problems:
-        raise ConfigError(*problems)

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import mse_loss
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 
 from rl.curl.augmenting import Views
 from rl.curl.networks import squashed_sample
@@ -72,6 +72,12 @@ class Agent:
     tau: float = 0.01
     encoder_tau: float = 0.05
     bf16: bool = False
+
+
+def contrast_optimizers(policy: CURLPolicy, rate: float) -> tuple[Adam, Adam]:
+    """The published code's: of the encoder, and of encoder and W, which step from one and the same gradient."""
+    encoder, similarity = list(policy.critic.encoder.parameters()), list(policy.similarity.parameters())
+    return Adam(encoder, lr=rate), Adam([*encoder, *similarity], lr=rate)
 
 
 def faithful_update(agent: Agent, batch: Batch, *, move_actor: bool, move_targets: bool) -> Losses:
