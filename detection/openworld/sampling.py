@@ -6,7 +6,7 @@ the number of processes changes a run; and shapes depend on the numbers of propo
 GPU to count.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,6 +25,7 @@ OBJECT_IOU = 0.5
 """Proposals that overlap a labelled box by at least this much are that object."""
 
 _IGNORED = 0.5  # share of a region inside a crowd or difficult object from which it is no background
+_TOGETHER = 16  # labelled boxes that most images have no more of
 _STREAM = 100  # of the keyed random numbers
 _BITS = 24  # of one of them, and of a candidate's number
 _OBJECTS, _PSEUDO, _BACKGROUND, _REST, _MISSING = range(5)  # the order in which a sample is filled
@@ -120,7 +121,7 @@ def match(proposals: Sequence[Float[Tensor, "p 4"]], targets: Sequence[Target]) 
         return Candidates(boxes, labels, boxes, torch.zeros_like(boxes[..., 0]), number, 0, counts)
 
     ignored = filled_up([target.ignore for target in targets])
-    best, which, inside, overlap = _best_labelled(boxes, labelled, ignored)
+    best, which, inside, overlap = _best_labelled(boxes, labelled, ignored, [len(target.boxes) for target in targets])
     is_object = best >= OBJECT_IOU
     own = filled_up([target.labels for target in targets]).gather(1, which)
     labels = torch.where(is_object, own, torch.where(inside > _IGNORED, NOTHING, labels))
@@ -217,7 +218,7 @@ def _least(order: Int[Tensor, "n c"], count: int) -> Bool[Tensor, "n c"]:
 
 
 def _best_labelled(
-    boxes: Float[Tensor, "n c 4"], labelled: Float[Tensor, "n g 4"], ignored: Bool[Tensor, "n g"]
+    boxes: Float[Tensor, "n c 4"], labelled: Float[Tensor, "n g 4"], ignored: Bool[Tensor, "n g"], counts: Sequence[int]
 ) -> tuple[Float[Tensor, "n c"], Int[Tensor, "n c"], Float[Tensor, "n c"], Float[Tensor, "n c"]]:
     """For each box: its IoU with the labelled box that it overlaps most, of those that are not ignored; which that is,
     the first of equals; the largest share of it that lies within an ignored one; and its highest IoU with any.
@@ -228,14 +229,25 @@ def _best_labelled(
     best = torch.full_like(areas, -1.0)
     which = torch.zeros_like(areas, dtype=torch.int64)
     inside, overlap = torch.zeros_like(areas), torch.zeros_like(areas)
-    for first in range(0, labelled.shape[1], CHUNK):
-        some, out = labelled[:, first : first + CHUNK], ignored[:, first : first + CHUNK, None]
-        shared = common_area(some, boxes)
-        together = (area(some)[..., None] + areas[:, None]).sub_(shared).clamp_(min=1e-9)
+    for of, some in _parts(counts):
+        part, out = labelled[of, some], ignored[of, some, None]
+        shared = common_area(part, boxes[of])
+        together = (area(part)[..., None] + areas[of, None]).sub_(shared).clamp_(min=1e-9)
         overlaps = shared / together
-        overlap = torch.maximum(overlap, overlaps.amax(dim=1))
+        overlap[of] = torch.maximum(overlap[of], overlaps.amax(dim=1))
         highest, index = overlaps.masked_fill_(out, -1.0).max(dim=1)
-        better = highest > best
-        best, which = torch.where(better, highest, best), torch.where(better, index + first, which)
-        inside = torch.maximum(inside, shared.masked_fill_(~out, 0).amax(dim=1) / areas.clamp(min=1e-9))
+        better = highest > best[of]
+        best[of] = torch.where(better, highest, best[of])
+        which[of] = torch.where(better, index + some.start, which[of])
+        share = shared.masked_fill_(~out, 0).amax(dim=1) / areas[of].clamp(min=1e-9)
+        inside[of] = torch.maximum(inside[of], share)
     return best, which, inside, overlap
+
+
+def _parts(counts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Which labelled boxes of which images are looked at in turn: the first few of all images at once; of images that
+    have more, these by themselves, so that a crowded image does not make the others as large."""
+    yield slice(None), slice(0, _TOGETHER)
+    for image, count in enumerate(counts):
+        for first in range(_TOGETHER, count, CHUNK):
+            yield slice(image, image + 1), slice(first, first + CHUNK)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torchvision.ops import box_iou
@@ -63,7 +65,9 @@ def test_many_labelled_boxes_are_compared_a_few_at_a_time(monkeypatch):
     labelled[55] = labelled[55, [0, 1, 0, 1]]  # without area
     aim = Target(labelled, torch.arange(2, 62), torch.rand(60, generator=generator) < 0.2, 1)
     proposals = torch.cat([boxes(50, generator), labelled[:5], labelled[55:56]])
+    monkeypatch.setattr("detection.openworld.sampling._TOGETHER", 60)
     whole = match(proposals, aim)
+    monkeypatch.setattr("detection.openworld.sampling._TOGETHER", 4)
     monkeypatch.setattr("detection.openworld.sampling.CHUNK", 7)
     some = match(proposals, aim)
     assert torch.equal(some.labels, whole.labels) and torch.equal(some.matched, whole.matched)
@@ -80,6 +84,23 @@ def test_memory_grows_with_the_number_of_labelled_boxes_and_not_with_its_square(
         match(boxes(100, generator), aim)
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert largest < 10 * 64 * 3100 * 4
+
+
+def test_a_crowded_image_does_not_make_the_others_as_large():
+    """If the others were filled up to as many, eight images would cost eight times as much as this one."""
+    generator = torch.Generator().manual_seed(6)
+    aims = [
+        Target(boxes(count, generator), torch.full((count,), 2), torch.zeros(count).bool(), count)
+        for count in (600, 1, 2, 3, 4, 5, 6, 7)
+    ]
+
+    def compared(targets):
+        with torch.profiler.profile(record_shapes=True) as profile:
+            sampling.match([boxes(100, generator) for _ in targets], targets)
+        pairs = [event.input_shapes[0] for event in profile.events() if event.name == "aten::div"]
+        return sum(math.prod(shape) for shape in pairs)
+
+    assert compared(aims) < 2 * compared(aims[:1])
 
 
 def test_matching_equals_loops():
