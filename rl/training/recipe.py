@@ -107,6 +107,8 @@ class EvaluationSettings(Settings):
     """Episodes whose returns are averaged."""
     seed: Seed = 12_345
     """Of these episodes; the same for every run, so that seeds of training are compared on the same ones."""
+    envs: Count = 1
+    """Environments that play them side by side; another number plays other episodes."""
     clip: Literal["gif", "mp4", "none"] = "gif"
     """Form of the clip of the best episode so far. mp4 is smaller and needs PyAV."""
 

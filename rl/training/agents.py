@@ -1,0 +1,61 @@
+"""From a recipe to environments and an agent."""
+
+from typing import Any
+
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+
+from rl.curl import CURL
+from rl.envs.make import make_vec_env
+from rl.training.recipe import ControlRecipe, TrainingEnvs, crop_side
+from sslcore.errors import ConfigError
+
+_ITS_OWN = ("image_size", "storage", "ent_coef", "initial_ent_coef", "weights")
+_NETWORK = ("net_arch", "features_dim", "conv_width", "conv_layers")
+
+
+def make_envs(settings: TrainingEnvs, seed: int, count: int | None = None) -> VecEnv:
+    """The recipe's environments, or `count` of them; close them.
+
+    Raises:
+        ConfigError, EnvWorkerError: one cannot be made.
+    """
+    watch = {"step_seconds": settings.step_seconds} if settings.workers == "processes" else None
+    return make_vec_env(settings.one, count or settings.n_envs, seed, settings.workers, watch=watch)
+
+
+def make_agent(recipe: ControlRecipe, env: VecEnv) -> CURL:
+    """A new agent with an empty replay buffer.
+
+    Raises:
+        ConfigError: settings that do not go together, too little memory, no such device.
+    """
+    agent = recipe.agent
+    given: dict[str, Any] = agent.model_dump(exclude={*_ITS_OWN, *_NETWORK})
+    storage = None if agent.storage == "auto" else agent.storage
+    return CURL(
+        env=env,
+        image_size=image_size(recipe, env),
+        ent_coef=f"auto_{agent.initial_ent_coef:g}" if agent.ent_coef == "auto" else agent.ent_coef,
+        replay_buffer_kwargs={"storage_device": storage},
+        policy_kwargs={name: getattr(agent, name) for name in _NETWORK},
+        seed=recipe.seed,
+        device=pick_device(recipe.device),
+        **given,
+    )
+
+
+def image_size(recipe: ControlRecipe, env: VecEnv) -> int:
+    """Side of the square that the networks see."""
+    if recipe.agent.image_size is not None:
+        return recipe.agent.image_size
+    return crop_side(min((env.observation_space.shape or (0, 0, 0))[1:]))
+
+
+def pick_device(name: str) -> str:
+    """The device of that name; ConfigError if it is not here."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: there is no CUDA GPU here that torch can use; use auto or cpu")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name

@@ -1,0 +1,180 @@
+"""Checkpoints of a learning agent, from which it goes on exactly.
+
+    my-run/
+        checkpoints/step-00010000/   weights, optimisers, generators, episodes under way (sslcore.storage.checkpoint)
+        replay/step-00010000/        the replay buffer of that moment (rl.replay_files); frames that did not change
+                                     are hard links to the checkpoint's before
+
+The replay is written first, so that a checkpoint that is there is complete. Steps are the environment's.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from rl import replay_files
+from rl.curl import CURL
+from rl.replay import FrameReplayBuffer
+from rl.training import encoders
+from sslcore.errors import CheckpointError
+from sslcore.storage import (
+    RunDirectory,
+    files,
+    list_checkpoints,
+    load_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+    set_aside_after,
+    step_folder,
+    verify_checkpoint,
+)
+from sslcore.training.random_state import random_state, restore_random_state
+from sslcore.training.resuming import Say
+
+NOTHING_DONE = -1  # even step 0 has its evaluation
+
+
+class Progress(NamedTuple):
+    """What a run knows beside the agent.
+
+    Attributes:
+        env_steps: environment steps taken.
+        events_until: evaluations and metrics up to this step are done.
+        best: highest mean score of an evaluation so far; None before the first.
+        last: mean score of the last evaluation.
+        returns: of its episodes.
+    """
+
+    env_steps: int = 0
+    events_until: int = NOTHING_DONE
+    best: float | None = None
+    last: float | None = None
+    returns: Sequence[float] = ()
+
+
+class AgentCheckpoints:
+    """Those of one run.
+
+    Args:
+        run: where they are.
+        keep: how many of the newest stay.
+    """
+
+    def __init__(self, run: RunDirectory, *, keep: int) -> None:
+        self._run, self._keep = run, keep
+        self._replays = run.path / "replay"
+        self.newest: Path | None = None
+
+    def save(self, agent: CURL, progress: Progress) -> Path:
+        """Write a checkpoint, then delete old ones.
+
+        Raises:
+            CheckpointError: it cannot be written, as on a full disk, or its weights are not finite; those before it are
+                as they were.
+        """
+        step = progress.env_steps
+        state = agent.state()
+        model = state.pop("policy")
+        _check_finite(model, step)
+        _replay_of(agent).save_to(step_folder(self._replays, step))
+        assert agent.env is not None
+        train = {
+            "agent": state,
+            "envs": agent.env.env_method("state"),
+            "progress": progress._asdict(),
+            "random": random_state(),
+        }
+        about = {**encoders.description(agent), "step": step, "device": agent.device.type}
+        self.newest = save_checkpoint(step_folder(self._run.checkpoints, step), model=model, train=train, info=about)
+        self._prune()
+        return self.newest
+
+    def _prune(self) -> None:
+        prune_checkpoints(self._run.checkpoints, self._keep)
+        kept = {path.name for path in list_checkpoints(self._run.checkpoints)}
+        for path in list_checkpoints(self._replays):
+            if path.name not in kept:
+                files.remove_folder(path)
+
+    def resume(self, agent: CURL, say: Say) -> Progress | None:
+        """Bring a new agent and its environments to where the newest sound checkpoint was.
+
+        Args:
+            agent: of the recipe that the run began with.
+            say: gets a sentence for each checkpoint that is passed over.
+
+        Returns:
+            Where the run stands; None if it was ended before its first checkpoint.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none is sound; or they are of another agent.
+        """
+        for sentence in files.sweep_temporaries(self._replays):
+            say(sentence)
+        found = self._newest_whole(say)
+        if found is None:
+            return None
+        loaded = load_checkpoint(found, agent.device)
+        try:
+            train = loaded.train
+            same_device = loaded.info["device"] == agent.device.type
+            progress, states = Progress(**train["progress"]), train["envs"]
+            state, drawn = {**train["agent"], "policy": loaded.model}, train["random"]
+        except (LookupError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{files.show_path(found)} is not the checkpoint of an agent; give its own run"
+            ) from error
+        agent.continue_from(state, str(found), same_device=same_device)
+        _replay_of(agent).restore_from(self._replays / found.name)
+        _restore_envs(agent, states, found)
+        set_aside_after(self._run.checkpoints, progress.env_steps)
+        self._run.rewind_metrics(progress.events_until)
+        # Last: all of the above may have drawn.
+        restore_random_state(drawn)
+        self.newest = found
+        return progress
+
+    def _newest_whole(self, say: Say) -> Path | None:
+        """The newest checkpoint that is sound and has a sound replay."""
+        for path in reversed(list_checkpoints(self._run.checkpoints)):
+            try:
+                verify_checkpoint(path)
+                replay_files.verify(self._replays / path.name)
+            except CheckpointError as error:
+                say(f"skipped {path.name}: {error}")
+            else:
+                return path
+        if list_checkpoints(self._run.checkpoints):
+            raise CheckpointError(
+                f"no checkpoint in {files.show_path(self._run.checkpoints)} is sound, so the run cannot be continued; "
+                "restore one of them and its replay from a copy, or start a new run"
+            )
+        say("the run was ended before its first checkpoint: it begins anew")
+        return None
+
+
+def _replay_of(agent: CURL) -> FrameReplayBuffer:
+    assert isinstance(agent.replay_buffer, FrameReplayBuffer)
+    return agent.replay_buffer
+
+
+def _restore_envs(agent: CURL, states: Any, place: Path) -> None:
+    envs = agent.env
+    assert envs is not None
+    if type(states) is not list or len(states) != envs.num_envs:
+        raise CheckpointError(
+            f"{files.show_path(place)} is of a run with another number of environments; give env.n_envs as it was"
+        )
+    for i, state in enumerate(states):
+        envs.env_method("restore", state, indices=i)
+
+
+def _check_finite(model: dict[str, torch.Tensor], step: int) -> None:
+    norms = torch.stack(torch._foreach_norm([w.detach() for w in model.values() if w.is_floating_point()]))
+    if not bool(norms.isfinite().all()):
+        raise CheckpointError(
+            f"the agent's weights are not finite any more at environment step {step}, which is never saved as a "
+            "checkpoint; lower agent.learning_rate, or set agent.precision to 32"
+        )
