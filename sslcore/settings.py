@@ -27,5 +27,9 @@ class BackboneSettings(Settings):
     """`small`: 3x3 stride 1 and no max-pool, for images up to about 64 pixels. ResNets only."""
     width: Count = 32
     """First-stage width of `tiny` and of `pixel_encoder`."""
+    layers: Count = 4
+    """Convolutions of `pixel_encoder`."""
+    features: Count = 50
+    """Length of a feature vector of `pixel_encoder`."""
     weights: str | None = None
     """Start from this run directory or weight file instead of random weights."""

@@ -25,9 +25,6 @@ from sslcore.nn import build_backbone
 from sslcore.settings import BackboneSettings
 from sslcore.storage import newest_checkpoint, read_metadata, read_weights
 
-IN_CHECKPOINT = "method.encoder."
-"""What stands before a backbone's names among the tensors of a pretraining checkpoint."""
-
 OURS = ("resnet18", "resnet34", "resnet50")
 """torchvision's networks that `build_backbone` builds itself."""
 
@@ -45,6 +42,7 @@ class LoadedBackbone:
         matched: names of its weights that were found in the source.
         unmatched: names in the source that are not the backbone's: heads, momentum encoders and the like.
         settings: what `build_backbone` needs, or None for networks that it does not build.
+        stack: frames that the channels are of.
     """
 
     backbone: nn.Module
@@ -56,6 +54,7 @@ class LoadedBackbone:
     matched: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
     settings: BackboneSettings | None = None
+    stack: int = 1
 
     @property
     def dim(self) -> int:
@@ -72,6 +71,7 @@ class LoadedBackbone:
             "mean": list(self.mean),
             "std": list(self.std),
             "size": self.size,
+            "stack": self.stack,
         }
 
     def eval_view(self) -> EvalView:
@@ -80,6 +80,11 @@ class LoadedBackbone:
         Raises:
             CheckpointError: it takes frame stacks, not images of one or three channels.
         """
+        if self.stack > 1:
+            raise CheckpointError(
+                f"{self.description} takes stacks of {self.stack} frames, so it cannot be shown images: export the "
+                "agent's encoder for single frames first"
+            )
         if self.in_channels not in (1, 3):
             raise CheckpointError(f"{self.description} takes {self.in_channels} channels, so it cannot be shown images")
         return MatchingEvalView(size=self.size, mean=self.mean, std=self.std, resize=eval_resize(self.size))
@@ -225,7 +230,8 @@ def _from_disk(path: Path, architecture: BackboneSettings | None) -> LoadedBackb
     if not values and not path.is_dir():
         return _foreign(everything, architecture, path)
     description = validated(values, path)
-    tensors = {name.removeprefix(IN_CHECKPOINT): t for name, t in everything.items() if name.startswith(IN_CHECKPOINT)}
+    prefix = description.prefix
+    tensors = {name.removeprefix(prefix): t for name, t in everything.items() if name.startswith(prefix)}
     return _described(description, tensors or everything, everything, path)
 
 
@@ -251,7 +257,7 @@ def _described(
     """What says itself how it is to be built."""
     with torch.device("meta"):
         network = _build(description.backbone, description.in_channels, description.size)
-    matched, unmatched = _fill(network, tensors, everything, path, IN_CHECKPOINT)
+    matched, unmatched = _fill(network, tensors, everything, path, description.prefix)
     trained = f", trained with {description.method}" if description.method else ""
     return LoadedBackbone(
         network,
@@ -264,6 +270,7 @@ def _described(
         unmatched,
         # Where these weights once came from is of no use to whoever rebuilds the network.
         description.backbone.model_copy(update={"weights": None}),
+        description.stack,
     )
 
 
@@ -308,7 +315,13 @@ def _imagenet_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float,
 def _build(settings: BackboneSettings, in_channels: int, size: int) -> nn.Module:
     try:
         return build_backbone(
-            settings.name, stem=settings.stem, width=settings.width, in_channels=in_channels, size=size
+            settings.name,
+            stem=settings.stem,
+            width=settings.width,
+            layers=settings.layers,
+            features=settings.features,
+            in_channels=in_channels,
+            size=size,
         )
     except (ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"cannot build a {settings.name} as described: {error}") from error

@@ -46,6 +46,8 @@ def build_backbone(
     *,
     stem: Stem = "imagenet",
     width: int = 32,
+    layers: int = 4,
+    features: int = 50,
     in_channels: int = 3,
     size: int = 84,
 ) -> Backbone:
@@ -56,6 +58,7 @@ def build_backbone(
         stem: of ResNets: `"imagenet"` (7x7 convolution with stride 2, max-pool), or `"small"` (3x3 with stride 1, no
             pooling) for images of up to about 64 pixels.
         width: of `tiny` and `pixel_encoder`: channels of the first convolution.
+        layers, features: of `pixel_encoder`: its convolutions, and the length of a feature vector.
         in_channels: channels of an image.
         size: of `pixel_encoder`: side of the images, which its last layer is made for. The others take any size.
 
@@ -71,7 +74,7 @@ def build_backbone(
     if name == "tiny":
         return TinyNet(width=width, in_channels=in_channels)
     if name == "pixel_encoder":
-        return PixelEncoder(in_channels=in_channels, width=width, size=size)
+        return PixelEncoder(in_channels=in_channels, feature_dim=features, layers=layers, width=width, size=size)
     raise ValueError(f"there is no backbone {name!r}: choose one of {', '.join([*_RESNETS, 'tiny', 'pixel_encoder'])}")
 
 

@@ -36,6 +36,7 @@ def build(recipe: Recipe, images: Images | None = None) -> Pretraining:
     size = recipe.views[0].size
     encoder = build_backbone(
         backbone_settings.name, stem=backbone_settings.stem, width=backbone_settings.width,
+        layers=backbone_settings.layers, features=backbone_settings.features,
         in_channels=images.channels, size=size,
     )  # fmt: skip
     if backbone_settings.weights:
