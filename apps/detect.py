@@ -133,7 +133,7 @@ def unknowns_options() -> Options:
     parser.option(
         "--posterior", check.number(least=0, most=1), "lowest probability of being unknown", metavar="MIN", default=0.5
     )
-    parser.option("--per-image", check.whole(1), "most objects of an image (default: all)", metavar="N")
+    parser.option("--per-image", check.whole(1), "most objects of an image, the likeliest", metavar="N", default=5)
     parser.option("--groups", check.whole(1), "so many groups by k-means (default: as many as HDBSCAN finds)",
                   metavar="N")  # fmt: skip
     parser.option("--min-group", check.whole(2), "fewest objects of a group, without --groups", metavar="N", default=5)
