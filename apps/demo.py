@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from apps import demo_detection as detection
 from apps.demo_page import NEIGHBOURS, add_commands, add_detection, next_commands, pretraining_page
-from apps.recipes import load_recipe, shipped_file
+from apps.recipe_files import shipped_file
+from apps.recipes import load_recipe
 from apps.report.detection import write_detection_report
 from detection.data.scenes import CropSet, cache_folder, make_crops
 from sslcore.errors import ConfigError

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from apps.recipes import load_recipe, shipped_file
+from apps.recipe_files import shipped_file
+from apps.recipes import load_recipe
 from detection.data.annotations import AnnotationSet
 from detection.data.openworld import OpenWorldData, open_data
 from detection.data.scenes.openscenes import make_openscenes

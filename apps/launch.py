@@ -16,7 +16,10 @@ from pydantic import BaseModel
 
 from apps import run_names
 from apps.options import Options, similar_path
-from apps.recipes import COMMANDS, Loaded, dump, load, shipped, split_options, unknown_options
+from apps.recipe_files import COMMANDS, shipped
+from apps.recipe_options import split_options, unknown_options
+from apps.recipe_text import dump
+from apps.recipes import Loaded, load
 from apps.schema import listing
 from sslcore.errors import ConfigError
 

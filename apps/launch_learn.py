@@ -7,7 +7,8 @@ from apps import options as check
 from apps.launch import flat, run_kind, separate
 from apps.launch_detect import DETECT
 from apps.options import Options
-from apps.recipes import Loaded, load, split_options
+from apps.recipe_options import split_options
+from apps.recipes import Loaded, load
 from detection.training.recipe import DetectionRecipe
 from sslcore.errors import ConfigError
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from apps.recipes import load, shipped
+from apps.recipe_files import shipped
+from apps.recipes import load
 from sslcore.backbones.loading import LoadedBackbone, load_backbone, random_backbone
 from sslcore.errors import ConfigError
 from sslcore.pretrain.data import ImageArray, ImageFiles, iterate_eval

@@ -6,10 +6,11 @@ import types
 
 import pytest
 
-from apps import cli, launch
+from apps import cli, commands, launch
 from apps.launch_detect import DETECT
 from apps.launch_pretrain import PRETRAIN
-from apps.recipes import load, shipped
+from apps.recipe_files import shipped
+from apps.recipes import load
 from sslcore.errors import CheckpointError, ConfigError, DataError, RunLocked
 from sslcore.pretrain.recipe import DataSettings, Recipe
 
@@ -148,9 +149,9 @@ def test_a_hostile_recipe_imports_and_executes_nothing(tmp_path):
         (
             "evaluate knn --batch-size 0 --temperature x --kind mnist --device tpu",
             [
-                f"command line: BACKBONE is missing: {cli.BACKBONE}",
+                f"command line: BACKBONE is missing: {commands.BACKBONE}",
                 "command line: --data is missing: the images",
-                f"command line: --kind  must be one of {', '.join(cli.KINDS)}, not 'mnist'; "
+                f"command line: --kind  must be one of {', '.join(commands.KINDS)}, not 'mnist'; "
                 "did you mean 'fashion_mnist'?",
                 "command line: --batch-size  must be a whole number of at least 1, not '0'",
                 "command line: --device  must be auto, cpu, cuda, cuda:N or mps, not 'tpu'",
@@ -319,7 +320,7 @@ def test_version(surnia):
 
 
 def test_the_kinds_of_data_are_those_of_the_schema():
-    assert set(cli.KINDS) == set(DataSettings.model_fields["kind"].annotation.__args__)
+    assert set(commands.KINDS) == set(DataSettings.model_fields["kind"].annotation.__args__)
 
 
 @pytest.mark.parametrize("training", [PRETRAIN, DETECT])

@@ -6,7 +6,8 @@ import types
 import pytest
 
 from apps import cli, control, launch_control
-from apps.recipes import load, shipped
+from apps.recipe_files import shipped
+from apps.recipes import load
 from rl.training.recipe import ControlRecipe
 
 

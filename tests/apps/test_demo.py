@@ -11,7 +11,9 @@ from support.recipes import small_recipe
 from apps import demo, demo_detection
 from apps.demo_detection import FoundGroups, Learning, true_names
 from apps.demo_page import add_groups
-from apps.recipes import dump, load_recipe, shipped_file
+from apps.recipe_files import shipped_file
+from apps.recipe_text import dump
+from apps.recipes import load_recipe
 from apps.report import Page
 from detection.data.scenes import CropSet
 from detection.discovery import Wanted

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.drawn import TASKS, draw_set, drawn_recipe, open_drawn
 
-from apps.recipes import dump
+from apps.recipe_text import dump
 from apps.report.detection import write_detection_report
 from apps.report.detection.curves import beginnings, by_stage, precision_curves
 from apps.report.detection.decision import flatten
@@ -83,7 +83,7 @@ def test_data_that_are_gone_take_pictures_along_and_nothing_else(run, tmp_path, 
     monkeypatch.setenv("SURNIA_CACHE", str(tmp_path))
     copy = shutil.copytree(run, tmp_path / "copy")
 
-    def gone(settings):
+    def gone(settings, **options):
         raise CheckpointError("the folder with the images is gone")
 
     monkeypatch.setattr("apps.report.detection.run.open_data", gone)

@@ -7,8 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
+from apps.recipe_files import shipped
+from apps.recipe_options import split_options
 from apps.recipe_text import dump, flow
-from apps.recipes import load, load_recipe, shipped, split_options
+from apps.recipes import load, load_recipe
 from apps.schema import listing
 from sslcore.errors import ConfigError
 from sslcore.pretrain.recipe import Recipe
