@@ -20,6 +20,8 @@ SCHEMA = 1
 REST = 0
 """Number of the group of those that fit no other."""
 
+_MOST = 0.5  # share of all objects above which a group is no group
+
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -106,7 +108,8 @@ def group_embeddings(
 ) -> Grouping:
     """Group embeddings by direction. The same input gives the same groups.
 
-    HDBSCAN (Campello et al., 2013) finds how many groups there are and leaves out what belongs to none; k-means
+    HDBSCAN (Campello et al., 2013) finds how many groups there are and leaves out what belongs to none; where that
+    comes to one group of most objects, as it does where kinds run into each other, its smallest groups are taken. k-means
     makes as many as it is told and puts everything into one of them.
 
     Args:
@@ -177,14 +180,19 @@ def _hdbscan(points: npt.NDArray[np.float64], min_group: int) -> npt.NDArray[np.
         return np.zeros(len(points), dtype=np.int64)
     from sklearn.cluster import HDBSCAN
 
-    def fit(single: bool) -> npt.NDArray[np.int64]:
+    def fit(**more: Any) -> npt.NDArray[np.int64]:
         # Fewer samples for a core point than for a group: less is thrown to the rest, and a person looks at it anyway.
-        return HDBSCAN(
-            min_cluster_size=min_group, min_samples=max(2, min_group // 2), allow_single_cluster=single, copy=True
-        ).fit_predict(points)
+        return HDBSCAN(min_cluster_size=min_group, min_samples=max(2, min_group // 2), copy=True, **more).fit_predict(
+            points
+        )
 
-    labels = fit(single=False)
-    return labels if (labels >= 0).any() else fit(single=True)  # all of one kind is not "no kind"
+    labels = fit()
+    if (labels < 0).all():
+        return fit(allow_single_cluster=True)  # all of one kind is not "no kind"
+    if np.bincount(labels[labels >= 0]).max() <= _MOST * len(points):
+        return labels
+    # Where kinds run into each other the most stable group is nearly everything; the tree's leaves are small and alike.
+    return fit(cluster_selection_method="leaf")
 
 
 def _kmeans(points: npt.NDArray[np.float64], groups: int, seed: int) -> npt.NDArray[np.int64]:

@@ -38,6 +38,19 @@ def test_strays_fit_no_group_or_come_last_in_one():
         assert own.sum() in (20, 12, 7) and own[: own.sum()].all()
 
 
+def test_kinds_that_run_into_each_other_are_not_one_group():
+    random = np.random.default_rng(4)
+    near = np.array([[1.0, 0, 0], [0.9, 0.35, 0], [0.9, -0.35, 0]])
+    far = np.array([-1.0, 0, 0.2])
+    points = [centre + random.normal(0, 0.09, (80, 3)) for centre in near] + [far + random.normal(0, 0.02, (12, 3))]
+    kinds = np.repeat([0, 1, 2, 3], [80, 80, 80, 12])
+    found = group_embeddings(np.concatenate(points), min_group=10)
+    named = [group for group in found.groups if group.number != REST]
+    assert len(named) == 4
+    assert {np.bincount(kinds[group.members]).argmax() for group in named} == {0, 1, 2, 3}
+    assert min(np.bincount(kinds[group.members]).max() / len(group) for group in named) > 0.9
+
+
 def test_kmeans_makes_as_many_groups_as_asked_for():
     points, kinds = clusters()
     found = group_embeddings(points, method="kmeans", groups=3)
