@@ -109,8 +109,8 @@ def group_embeddings(
     """Group embeddings by direction. The same input gives the same groups.
 
     HDBSCAN (Campello et al., 2013) finds how many groups there are and leaves out what belongs to none; where that
-    comes to one group of most objects, as it does where kinds run into each other, its smallest groups are taken. k-means
-    makes as many as it is told and puts everything into one of them.
+    comes to one group of most objects, as it does where kinds run into each other, its smallest groups are taken.
+    k-means makes as many as it is told and puts everything into one of them.
 
     Args:
         embeddings: (n, d). Rows that are not finite, or zero, have no direction and go to the rest.
