@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -111,7 +112,7 @@ def _mp4(frames: Sequence[np.ndarray], rate: float) -> bytes:
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
+        stream: Any = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")

@@ -102,7 +102,7 @@ def play(
     while any(len(table.episodes) < share for table, share in zip(tables, shares, strict=True)):
         if stop():
             return None
-        actions = np.asarray(act(observations), dtype=np.float32)
+        actions = np.asarray(act(np.asarray(observations)), dtype=np.float32)
         observations, rewards, dones, _ = envs.step(actions)
         for table, action, reward, done in zip(tables, actions, rewards, dones, strict=True):
             table.add(action, float(reward), bool(done))

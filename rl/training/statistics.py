@@ -1,0 +1,178 @@
+"""What several seeds say together: interquartile means with bootstrap intervals.
+
+Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021, whose library is
+rliable: scores of all runs on all tasks in one pool, of which the lowest and highest quarter are left out; intervals by
+drawing runs anew within each task. Scores of several tasks must be on one scale (dm_control's are).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from scipy import stats
+
+from sslcore.errors import DataError
+from sslcore.storage import read_metrics
+
+Scores: TypeAlias = Mapping[str, Sequence[float]]
+"""{task: score of each run}; runs of different tasks, and of two methods, need not be as many."""
+Statistic: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""(..., scores) to (...)."""
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and how sure it is.
+
+    Attributes:
+        estimate: of the scores as they are.
+        low, high: ends of the percentile interval.
+        level: how often such an interval is meant to cover the truth.
+        runs: behind it.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    runs: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether all of the interval is on one side of 0: what a claimed difference needs."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.1f} ({self.low:.1f} to {self.high:.1f})"
+
+
+def iqm(scores: np.ndarray) -> np.ndarray:
+    """Interquartile mean over the last axis: of (..., n) scores without the n/4 (rounded down) lowest and highest."""
+    return stats.trim_mean(scores, 0.25, axis=-1)
+
+
+def summarise(
+    scores: Scores, *, statistic: Statistic = iqm, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """The statistic of all scores together, with its stratified bootstrap interval.
+
+    Args:
+        scores: of every run; with one run a task there is nothing to draw from, and the interval is a point.
+        statistic: over the last axis.
+        level: of the interval.
+        resamples: how often runs are drawn anew.
+        seed: of the draws.
+
+    Raises:
+        DataError: there are no scores, or one that is not finite.
+    """
+    tasks, draw = _checked(scores), np.random.default_rng(seed)
+    estimate = float(statistic(np.concatenate(tasks)))
+    return _interval(estimate, statistic(_redraw(tasks, resamples, draw)), level, sum(map(len, tasks)))
+
+
+def difference(
+    ours: Scores,
+    theirs: Scores,
+    *,
+    statistic: Statistic = iqm,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """The statistic of ours minus that of theirs; the runs of both are drawn independently. See `summarise`."""
+    a, b, draw = _checked(ours), _checked(theirs), np.random.default_rng(seed)
+    estimate = float(statistic(np.concatenate(a)) - statistic(np.concatenate(b)))
+    drawn = statistic(_redraw(a, resamples, draw)) - statistic(_redraw(b, resamples, draw))
+    return _interval(estimate, drawn, level, sum(map(len, [*a, *b])))
+
+
+def probability_of_improvement(
+    ours: Scores, theirs: Scores, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """How probable it is that a run of ours scores higher than one of theirs, a tie being half of it; mean over tasks.
+
+    Raises:
+        DataError: the two do not have the same tasks, or `summarise`'s.
+    """
+    if set(ours) != set(theirs):
+        raise DataError(f"only one of the two has scores of {', '.join(sorted(set(ours) ^ set(theirs)))}")
+    order, draw = sorted(ours), np.random.default_rng(seed)
+    a, b = _checked({task: ours[task] for task in order}), _checked({task: theirs[task] for task in order})
+    drawn = np.mean(
+        [_higher(_redraw([x], resamples, draw), _redraw([y], resamples, draw)) for x, y in zip(a, b, strict=True)],
+        axis=0,
+    )
+    estimate = float(np.mean([_higher(x, y) for x, y in zip(a, b, strict=True)]))
+    return _interval(estimate, drawn, level, sum(map(len, [*a, *b])))
+
+
+def _higher(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Share of pairs of (..., n) and (..., m) in which the first is higher: Mann and Whitney's U over n m."""
+    signs = np.sign(x[..., :, None] - y[..., None, :])
+    return (signs.mean(axis=(-2, -1)) + 1) / 2
+
+
+def _checked(scores: Scores) -> list[np.ndarray]:
+    tasks = [np.asarray(values, dtype=np.float64) for values in scores.values()]
+    if not tasks or not all(len(task) for task in tasks):
+        raise DataError("every task needs the score of one run at least")
+    bad = [name for name, task in zip(scores, tasks, strict=True) if not np.isfinite(task).all()]
+    if bad:
+        raise DataError(f"a score of {bad[0]} is not finite")
+    return tasks
+
+
+def _redraw(tasks: Sequence[np.ndarray], times: int, draw: np.random.Generator) -> np.ndarray:
+    """(times, runs) scores, runs drawn with replacement within each task."""
+    return np.concatenate([task[draw.integers(len(task), size=(times, len(task)))] for task in tasks], axis=1)
+
+
+def _interval(estimate: float, drawn: np.ndarray, level: float, runs: int) -> Interval:
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high), level, runs)
+
+
+# --- learning curves ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Evaluations of one run.
+
+    Attributes:
+        env_steps: (n,) when.
+        scores: (n,) mean returns.
+    """
+
+    env_steps: np.ndarray
+    scores: np.ndarray
+
+    def at(self, env_steps: int) -> float:
+        """The score of the last evaluation up to then."""
+        before = self.scores[self.env_steps <= env_steps]
+        if not len(before):
+            raise DataError(f"there is no evaluation up to environment step {env_steps}")
+        return float(before[-1])
+
+    def steps_to(self, score: float) -> int | None:
+        """Environment steps to the first evaluation that reaches a score; None if none does."""
+        reached = self.env_steps[self.scores >= score]
+        return int(reached[0]) if len(reached) else None
+
+
+def read_curve(run: str | Path) -> Curve:
+    """The evaluations of a run directory, at any time.
+
+    Raises:
+        CheckpointError: its metrics cannot be read.
+    """
+    lines = [line for line in read_metrics(run) if "eval/mean_reward" in line]
+    return Curve(
+        np.array([line["step"] for line in lines], dtype=np.int64),
+        np.array([line["eval/mean_reward"] for line in lines], dtype=np.float64),
+    )

@@ -1,0 +1,201 @@
+"""A run that was stopped or killed anywhere ends like one that was not, bit for bit."""
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+
+import pytest
+from support.control import assert_same_run, kill, small_recipe, stop, train
+
+from rl import PixelReach
+from rl.training import learner
+from rl.training.agents import make_agent, make_envs
+from rl.training.checkpoints import AgentCheckpoints
+from sslcore.errors import CheckpointError, EnvWorkerError
+from sslcore.storage import RunDirectory, list_checkpoints
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    outcome = train(run, small_recipe())
+    assert not outcome.stopped and outcome.env_steps == outcome.steps == 240
+    return run
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """One that was stopped at 176 steps; the checkpoint before is that of 120."""
+    run = tmp_path_factory.mktemp("runs") / "parts"
+    train(run, small_recipe(), at=176)
+    return run
+
+
+def test_stopped_twice_and_resumed(tmp_path, whole):
+    run = tmp_path / "parts"
+    first = train(run, small_recipe(), at=28)  # before the first update
+    assert first.stopped and first.exit_code == 128 + signal.SIGTERM and first.steps == 28
+    second = train(run, small_recipe(), resume=True, at=120)  # half-way
+    assert second.stopped and second.steps == 92
+    third = train(run, small_recipe(), resume=True)
+    assert not third.stopped and third.steps == 120 and third.env_steps == 240
+    assert_same_run(whole, run)
+
+
+@pytest.mark.parametrize("number", [0, 2, 3])  # at the very beginning, half-way and at the end
+def test_stopped_while_it_is_evaluated(tmp_path, whole, monkeypatch, number):
+    run, real, calls = tmp_path / "parts", learner.evaluate_agent, []
+
+    def stopping(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == number + 1:
+            stop()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(learner, "evaluate_agent", stopping)
+    outcome = train(run, small_recipe())
+    assert outcome.stopped and outcome.env_steps == 80 * number and len(calls) == number + 1
+    train(run, small_recipe(), resume=True)
+    assert_same_run(whole, run)
+
+
+def test_killed_without_warning(tmp_path, whole):
+    run = tmp_path / "killed"
+    for number, at in enumerate([48, 100, 236]):
+        child = multiprocessing.get_context("fork").Process(
+            target=train, args=(run, small_recipe()), kwargs={"resume": number > 0, "at": at, "action": kill}
+        )
+        child.start()
+        child.join(60)
+        assert child.exitcode == -signal.SIGKILL
+    train(run, small_recipe(), resume=True)
+    assert_same_run(whole, run)
+
+
+def test_killed_again_and_again_while_files_change(tmp_path, whole):
+    run, codes = tmp_path / "killed", []
+    while 0 not in codes and len(codes) < 20:
+        child = multiprocessing.get_context("fork").Process(target=_faulty, args=(run, 301))
+        child.start()
+        child.join(60)
+        codes.append(child.exitcode)
+    assert codes[-1] == 0 and len(codes) > 3 and set(codes[:-1]) == {137}
+    assert_same_run(whole, run)
+
+
+def _faulty(run, operation):
+    os.environ["SURNIA_FAULT"] = f"kill:{operation}"
+    train(run, small_recipe(), resume=(run / "recipe.yaml").exists())
+
+
+def test_killed_at_any_point_of_saving_there_is_a_checkpoint_to_go_on_from(tmp_path, parts):
+    run, recipe = tmp_path / "run", small_recipe()
+    shutil.copytree(parts, run)
+    found = []
+    for operation in range(1, 400, 17):
+        with RunDirectory.open(run) as opened, contextlib.closing(make_envs(recipe.env, 0)) as envs:
+            agent, kept = make_agent(recipe, envs), AgentCheckpoints(opened, keep=2)
+            progress = kept.resume(agent, print)
+            child = multiprocessing.get_context("fork").Process(target=_save, args=(kept, agent, progress, operation))
+            child.start()
+            child.join(60)
+        found.append((progress.env_steps, child.exitcode))
+        if child.exitcode == 0:
+            break
+    steps = [step for step, _ in found]
+    assert steps == sorted(steps) and found[-1][1] == 0 and len(found) > 8 and steps[-1] > steps[0]
+    assert not [path for path in (run / "replay").iterdir() if path.name.startswith(".")]
+
+
+def _save(kept, agent, progress, operation):
+    os.environ["SURNIA_FAULT"] = f"kill:{operation}"
+    kept.save(agent, progress._replace(env_steps=progress.env_steps + 1))
+    os._exit(0)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole, monkeypatch):
+    run, real = tmp_path / "full", learner.AgentCheckpoints.save
+
+    def save(self, agent, progress):
+        if progress.env_steps == 180:
+            monkeypatch.setenv("SURNIA_FAULT", "error:9")
+        return real(self, agent, progress)
+
+    monkeypatch.setattr(learner.AgentCheckpoints, "save", save)
+    with pytest.raises(CheckpointError, match=r"no space left on device; free some space on that disk"):
+        train(run, small_recipe())
+    monkeypatch.undo()
+    assert [path.name for path in list_checkpoints(run / "checkpoints")] == ["step-00000060", "step-00000120"]
+    assert train(run, small_recipe(), resume=True).steps == 120
+    assert_same_run(whole, run)
+
+
+def test_an_environment_that_fails_leaves_the_last_checkpoint(tmp_path, whole, monkeypatch):
+    run, real = tmp_path / "failed", PixelReach.step
+
+    def step(self, action):
+        result = real(self, action)
+        broken.append(None)
+        return (*result[:1], float("nan"), *result[2:]) if len(broken) == 250 else result
+
+    broken = []
+    monkeypatch.setattr(PixelReach, "step", step)
+    with pytest.raises(EnvWorkerError, match=r"surnia/PixelReach-v0, step \d+ of its episode: the reward is nan"):
+        train(run, small_recipe())
+    monkeypatch.undo()
+    assert list_checkpoints(run / "checkpoints")
+    train(run, small_recipe(), resume=True)
+    assert_same_run(whole, run)
+
+
+@pytest.mark.parametrize("lost", ["checkpoints/{}/train.safetensors", "replay/{}/frames-00000.bin", "replay/{}"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, whole, parts, lost):
+    run, said = tmp_path / "run", []
+    shutil.copytree(parts, run)
+    newest = list_checkpoints(run / "checkpoints")[-1].name
+    assert newest == "step-00000176"
+    path = run / lost.format(newest)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        content = path.read_bytes()
+        path.unlink()  # not written into: the checkpoint before may share it
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert train(run, small_recipe(), resume=True, said=said).steps == 120
+    assert any("skipped step-00000176" in sentence for sentence in said)
+    assert_same_run(whole, run)
+
+
+def test_no_sound_checkpoint_is_an_error_and_none_a_new_beginning(tmp_path, whole):
+    run, said = tmp_path / "run", []
+    train(run, small_recipe(), at=60)
+    shutil.rmtree(run / "replay")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is sound"):
+        train(run, small_recipe(), resume=True)
+    shutil.rmtree(run / "checkpoints")
+    assert train(run, small_recipe(), resume=True, said=said).steps == 240
+    assert "the run was ended before its first checkpoint: it begins anew" in said
+    assert_same_run(whole, run)
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path, whole):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    outcome = train(run, small_recipe(), resume=True)
+    assert outcome.steps == 0 and not outcome.stopped and outcome.results["complete"]
+    assert_same_run(whole, run)
+
+
+def test_other_settings_are_refused(tmp_path, whole):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for changes, sentence in (
+        ({"env": {"n_envs": 1}}, r"of other sizes|another number of environments"),
+        ({"agent": {"net_arch": [9]}}, r"does not fit this agent"),
+        ({"agent": {"aux": "none"}}, r"give both the same aux"),
+        ({"agent": {"buffer_size": 90}}, r"of other sizes"),
+    ):
+        with pytest.raises(CheckpointError, match=sentence):
+            train(run, small_recipe(**changes), resume=True)
