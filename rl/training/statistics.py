@@ -5,7 +5,7 @@ rliable: scores of all runs on all tasks in one pool, of which the lowest and hi
 drawing runs anew within each task. Scores of several tasks must be on one scale (dm_control's are).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -16,10 +16,8 @@ from scipy import stats
 from sslcore.errors import DataError
 from sslcore.storage import read_metrics
 
-Scores: TypeAlias = Mapping[str, Sequence[float]]
-"""{task: score of each run}; runs of different tasks, and of two methods, need not be as many."""
-Statistic: TypeAlias = Callable[[np.ndarray], np.ndarray]
-"""(..., scores) to (...)."""
+Scores: TypeAlias = Mapping[str, Sequence[float]] | Sequence[float] | np.ndarray
+"""Score of each run; of several tasks, {task: scores}. Tasks, and methods, need not have as many runs."""
 
 RESAMPLES = 10_000
 
@@ -29,13 +27,13 @@ class Interval:
     """An estimate and how sure it is.
 
     Attributes:
-        estimate: of the scores as they are.
+        value: of the scores as they are.
         low, high: ends of the percentile interval.
         level: how often such an interval is meant to cover the truth.
         runs: behind it.
     """
 
-    estimate: float
+    value: float
     low: float
     high: float
     level: float
@@ -47,7 +45,7 @@ class Interval:
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        return f"{self.estimate:.1f} ({self.low:.1f} to {self.high:.1f})"
+        return f"{self.value:.1f} ({self.low:.1f} to {self.high:.1f})"
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
@@ -55,14 +53,11 @@ def iqm(scores: np.ndarray) -> np.ndarray:
     return stats.trim_mean(scores, 0.25, axis=-1)
 
 
-def summarise(
-    scores: Scores, *, statistic: Statistic = iqm, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """The statistic of all scores together, with its stratified bootstrap interval.
+def interquartile_mean(scores: Scores, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """Of all scores together, with its stratified bootstrap interval.
 
     Args:
         scores: of every run; with one run a task there is nothing to draw from, and the interval is a point.
-        statistic: over the last axis.
         level: of the interval.
         resamples: how often runs are drawn anew.
         seed: of the draws.
@@ -71,24 +66,21 @@ def summarise(
         DataError: there are no scores, or one that is not finite.
     """
     tasks, draw = _checked(scores), np.random.default_rng(seed)
-    estimate = float(statistic(np.concatenate(tasks)))
-    return _interval(estimate, statistic(_redraw(tasks, resamples, draw)), level, sum(map(len, tasks)))
+    value = float(iqm(np.concatenate(tasks)))
+    return _interval(value, iqm(_redraw(tasks, resamples, draw)), level, sum(map(len, tasks)))
 
 
 def difference(
-    ours: Scores,
-    theirs: Scores,
-    *,
-    statistic: Statistic = iqm,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    ours: Scores, theirs: Scores, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """The statistic of ours minus that of theirs; the runs of both are drawn independently. See `summarise`."""
+    """Interquartile mean of ours minus that of theirs; the runs of both are drawn independently.
+
+    Arguments and errors as of `interquartile_mean`.
+    """
     a, b, draw = _checked(ours), _checked(theirs), np.random.default_rng(seed)
-    estimate = float(statistic(np.concatenate(a)) - statistic(np.concatenate(b)))
-    drawn = statistic(_redraw(a, resamples, draw)) - statistic(_redraw(b, resamples, draw))
-    return _interval(estimate, drawn, level, sum(map(len, [*a, *b])))
+    value = float(iqm(np.concatenate(a)) - iqm(np.concatenate(b)))
+    drawn = iqm(_redraw(a, resamples, draw)) - iqm(_redraw(b, resamples, draw))
+    return _interval(value, drawn, level, sum(map(len, [*a, *b])))
 
 
 def probability_of_improvement(
@@ -97,18 +89,15 @@ def probability_of_improvement(
     """How probable it is that a run of ours scores higher than one of theirs, a tie being half of it; mean over tasks.
 
     Raises:
-        DataError: the two do not have the same tasks, or `summarise`'s.
+        DataError: the two do not have the same tasks; or as `interquartile_mean`.
     """
+    ours, theirs = _by_task(ours), _by_task(theirs)
     if set(ours) != set(theirs):
         raise DataError(f"only one of the two has scores of {', '.join(sorted(set(ours) ^ set(theirs)))}")
-    order, draw = sorted(ours), np.random.default_rng(seed)
-    a, b = _checked({task: ours[task] for task in order}), _checked({task: theirs[task] for task in order})
-    drawn = np.mean(
-        [_higher(_redraw([x], resamples, draw), _redraw([y], resamples, draw)) for x, y in zip(a, b, strict=True)],
-        axis=0,
-    )
-    estimate = float(np.mean([_higher(x, y) for x, y in zip(a, b, strict=True)]))
-    return _interval(estimate, drawn, level, sum(map(len, [*a, *b])))
+    draw, pairs = np.random.default_rng(seed), list(zip(_checked(ours), _checked({t: theirs[t] for t in ours})))
+    drawn = [_higher(_redraw([x], resamples, draw), _redraw([y], resamples, draw)) for x, y in pairs]
+    value = float(np.mean([_higher(x, y) for x, y in pairs]))
+    return _interval(value, np.mean(drawn, axis=0), level, sum(len(x) + len(y) for x, y in pairs))
 
 
 def _higher(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -117,7 +106,12 @@ def _higher(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (signs.mean(axis=(-2, -1)) + 1) / 2
 
 
+def _by_task(scores: Scores) -> Mapping[str, Sequence[float] | np.ndarray]:
+    return scores if isinstance(scores, Mapping) else {"the task": scores}
+
+
 def _checked(scores: Scores) -> list[np.ndarray]:
+    scores = _by_task(scores)
     tasks = [np.asarray(values, dtype=np.float64) for values in scores.values()]
     if not tasks or not all(len(task) for task in tasks):
         raise DataError("every task needs the score of one run at least")
@@ -132,9 +126,9 @@ def _redraw(tasks: Sequence[np.ndarray], times: int, draw: np.random.Generator) 
     return np.concatenate([task[draw.integers(len(task), size=(times, len(task)))] for task in tasks], axis=1)
 
 
-def _interval(estimate: float, drawn: np.ndarray, level: float, runs: int) -> Interval:
+def _interval(value: float, drawn: np.ndarray, level: float, runs: int) -> Interval:
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate, float(low), float(high), level, runs)
+    return Interval(value, float(low), float(high), level, runs)
 
 
 # --- learning curves ---------------------------------------------------------------------------------------------
