@@ -65,7 +65,7 @@ def interquartile_mean(scores: Scores, *, level: float = 0.95, resamples: int = 
     Raises:
         DataError: there are no scores, or one that is not finite.
     """
-    tasks, draw = _checked(scores), np.random.default_rng(seed)
+    tasks, draw = [*_checked(scores).values()], np.random.default_rng(seed)
     value = float(iqm(np.concatenate(tasks)))
     return _interval(value, iqm(_redraw(tasks, resamples, draw)), level, sum(map(len, tasks)))
 
@@ -77,7 +77,8 @@ def difference(
 
     Arguments and errors as of `interquartile_mean`.
     """
-    a, b, draw = _checked(ours), _checked(theirs), np.random.default_rng(seed)
+    a, b = [*_checked(ours).values()], [*_checked(theirs).values()]
+    draw = np.random.default_rng(seed)
     value = float(iqm(np.concatenate(a)) - iqm(np.concatenate(b)))
     drawn = iqm(_redraw(a, resamples, draw)) - iqm(_redraw(b, resamples, draw))
     return _interval(value, drawn, level, sum(map(len, [*a, *b])))
@@ -91,10 +92,10 @@ def probability_of_improvement(
     Raises:
         DataError: the two do not have the same tasks; or as `interquartile_mean`.
     """
-    ours, theirs = _by_task(ours), _by_task(theirs)
-    if set(ours) != set(theirs):
-        raise DataError(f"only one of the two has scores of {', '.join(sorted(set(ours) ^ set(theirs)))}")
-    draw, pairs = np.random.default_rng(seed), list(zip(_checked(ours), _checked({t: theirs[t] for t in ours})))
+    a, b, draw = _checked(ours), _checked(theirs), np.random.default_rng(seed)
+    if set(a) != set(b):
+        raise DataError(f"only one of the two has scores of {', '.join(sorted(set(a) ^ set(b)))}")
+    pairs = [(a[task], b[task]) for task in a]
     drawn = [_higher(_redraw([x], resamples, draw), _redraw([y], resamples, draw)) for x, y in pairs]
     value = float(np.mean([_higher(x, y) for x, y in pairs]))
     return _interval(value, np.mean(drawn, axis=0), level, sum(len(x) + len(y) for x, y in pairs))
@@ -106,16 +107,12 @@ def _higher(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (signs.mean(axis=(-2, -1)) + 1) / 2
 
 
-def _by_task(scores: Scores) -> Mapping[str, Sequence[float] | np.ndarray]:
-    return scores if isinstance(scores, Mapping) else {"the task": scores}
-
-
-def _checked(scores: Scores) -> list[np.ndarray]:
-    scores = _by_task(scores)
-    tasks = [np.asarray(values, dtype=np.float64) for values in scores.values()]
-    if not tasks or not all(len(task) for task in tasks):
+def _checked(scores: Scores) -> dict[str, np.ndarray]:
+    given = scores if isinstance(scores, Mapping) else {"the task": scores}
+    tasks = {name: np.asarray(values, dtype=np.float64) for name, values in given.items()}
+    if not tasks or not all(len(task) for task in tasks.values()):
         raise DataError("every task needs the score of one run at least")
-    bad = [name for name, task in zip(scores, tasks, strict=True) if not np.isfinite(task).all()]
+    bad = [name for name, task in tasks.items() if not np.isfinite(task).all()]
     if bad:
         raise DataError(f"a score of {bad[0]} is not finite")
     return tasks
