@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from detection.engines.images import ImageBatch
-from detection.openworld.boxes import share_within
+from detection.openworld.boxes import CHUNK, iou, share_within
 from detection.openworld.counting import mean_count
 from detection.structures import Target
 from sslcore.random import uniform
@@ -29,9 +29,6 @@ STREAM = 301
 """Of the random numbers that anchors are sampled by; other uses of the same seed and key have others."""
 
 OBJECT, BACKGROUND, NEITHER = 1, 0, -1
-
-CHUNK = 512
-"""Boxes that are compared with all anchors at a time: an image may have thousands."""
 
 
 class Proposals(NamedTuple):
@@ -190,7 +187,7 @@ class RegionProposer(nn.Module):
         matched = torch.zeros_like(anchors)
         wanted = torch.zeros_like(best, dtype=torch.bool)
         for some in _chunks(objects):
-            overlaps = box_iou(some, anchors)
+            overlaps = iou(some, anchors)
             highest, index = overlaps.max(dim=0)
             matched = torch.where((highest > best)[:, None], some[index], matched)
             best = torch.maximum(best, highest)

@@ -6,7 +6,7 @@ Joseph et al., "Towards Open World Object Detection" (ORE), CVPR 2021, section 4
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from detection.openworld.counting import mean_count, packed, unpacked
@@ -86,6 +86,7 @@ class PrototypeClustering(nn.Module):
         clusters = self._clusters(labels)
         if self.settings.compat == "ore":
             return ore_loss(features, labels, vectors, order=self.settings.margin)
+        features, clusters = _rows_that_count(features, clusters, clusters >= 0)
         if self.settings.loss == "hinge":
             return hinge_clustering(features, clusters, vectors, margin=self.settings.margin, valid=seen)
         return prototype_nce(features, clusters, vectors, temperature=self.settings.temperature, valid=seen)
@@ -135,6 +136,8 @@ class PrototypeClustering(nn.Module):
             return nn.functional.pad(rows, (0, 0, 0, missing)), nn.functional.pad(clusters, (0, missing), value=-1)
         later = _later_of_same(clusters, len(self.prototypes.vectors))
         keep = (clusters >= 0) & (later < self.settings.store)
+        if not is_distributed() and rows.device.type == "cpu":
+            return _rows_that_count(rows, clusters, keep)
         chosen = (~keep).to(torch.uint8).sort(stable=True).indices[:count]
         return rows[chosen], torch.where(keep, clusters, -1)[chosen]
 
@@ -147,6 +150,17 @@ class PrototypeClustering(nn.Module):
 
     def extra_repr(self) -> str:
         return f"loss={self.settings.loss!r}, known={self.known}, compat={self.settings.compat!r}"
+
+
+def _rows_that_count(
+    features: Float[Tensor, "n d"], clusters: Int[Tensor, " n"], rows: Bool[Tensor, " n"]
+) -> tuple[Float[Tensor, "m d"], Int[Tensor, " m"]]:
+    """On the CPU the rows that count alone: most regions are background. A GPU would have to be waited for to know how
+    many there are, and is given all."""
+    if rows.device.type != "cpu":
+        return features, clusters
+    chosen = rows.nonzero()[:, 0]
+    return features.index_select(0, chosen), clusters[chosen]
 
 
 def _later_of_same(clusters: Int[Tensor, " n"], count: int) -> Int[Tensor, " n"]:

@@ -150,6 +150,32 @@ def test_the_ring_gets_the_same_rows_when_most_are_left_out():
 
 
 @pytest.mark.parametrize("loss", ["hinge", "infonce"])
+def test_rows_without_a_cluster_may_be_left_out_before(loss, monkeypatch):
+    """A CPU leaves them out, a GPU computes and does not count them."""
+    x, labels = torch.randn(60, 8, generator=torch.Generator().manual_seed(3)), torch.arange(60) % 12 - 8
+    few, all_rows = made(loss=loss, dim=8, start=0.0), made(loss=loss, dim=8, start=0.0)
+    found = []
+    for clustering in (few, all_rows):
+        for step in range(6):
+            features = (x + step).requires_grad_(True)
+            clustering.at(step, 0.5)
+            clustering.loss(features, labels).backward() if step else None
+            clustering.remember(features, labels)
+        found.append((clustering.loss(features, labels), features.grad))
+        path = "detection.openworld.prototype_clustering._rows_that_count"
+        monkeypatch.setattr(path, lambda features, clusters, rows: (features, torch.where(rows, clusters, -1)))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+    assert not found[0][1][labels < UNKNOWN].any() and found[0][1][labels >= UNKNOWN].any()
+    torch.testing.assert_close(few.store.features, all_rows.store.features)
+    nothing = torch.zeros_like(labels)
+    assert few.loss(features, nothing).item() == 0
+    before = few.store.features.clone()
+    few.remember(features, nothing)
+    assert torch.equal(few.store.features, before)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "infonce"])
 def test_two_processes_equal_one(loss, tmp_path):
     def train(rank, world):
         clustering = made(loss=loss, start=0.0, refresh=2)
