@@ -6,7 +6,7 @@ BIN := .venv/bin
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   set up, pretrain, detect known and unknown things, learn some of them, write a report"
+	@echo "make demo   set up, pretrain, detect known and unknown things, learn some of them, act, write a report"
 	@echo "make test   set up, then ruff, types, layers and all tests"
 	@echo "make clean  remove .venv and caches"
 

@@ -239,7 +239,7 @@ def doctor(arguments: Sequence[str]) -> int:
 def demo_options() -> Options:
     parser = Options(
         "surnia demo",
-        "Pretrain on pictures made from real drawings and photographs, find known and unknown things in others.",
+        "Pretrain on pictures made from real drawings and photographs, find known and unknown things in others, act.",
     )
     parser.option("--run", check.path, "the run's directory (default: runs/demo-<number>)", metavar="DIR")
     parser.option("--resume", check.existing, "continue a demo that was interrupted", metavar="DIR")
@@ -247,7 +247,7 @@ def demo_options() -> Options:
     parser.option(
         "--steps",
         check.whole(1),
-        "steps of pretraining (default: the recipe's); the detector's in proportion",
+        "steps of pretraining (default: the recipe's); the detector's and the agent's in proportion",
         metavar="N",
     )
     parser.option("--threads", check.whole(1), "CPU threads (default: as many as there are idle cores)", metavar="N")

@@ -10,7 +10,6 @@ from sslcore.did_you_mean import did_you_mean
 from sslcore.errors import ConfigError
 
 RUN = "a run of `surnia control train`"
-AGENT = f"{RUN}, or a checkpoint of it"
 CLIPS = (".gif", ".mp4")
 
 
@@ -47,17 +46,21 @@ def evaluate_options() -> Options:
     parser = Options(
         "surnia control evaluate", "Measure a trained agent, or a random one, on episodes that it was not trained on."
     )
-    parser.positional("RUN", check.existing, AGENT)
+    parser.positional("RUN", check.existing, RUN)
     parser.option("--episodes", check.whole(1), "how many (default: as in its recipe)", metavar="N")
     parser.option("--seed", check.whole(0), "of the episodes (default: as in its recipe)", metavar="N")
     parser.flag("--random", "actions by lot in the run's environment instead of the agent's, to compare with")
-    _device(parser)
+    _agent(parser)
     parser.option("--json", check.path, "write the result here", metavar="FILE")
     parser.flag("--overwrite", "replace what --json names")
     return parser
 
 
-def _device(parser: Options) -> None:
+def _agent(parser: Options) -> None:
+    parser.option(
+        "--which", check.choice("best", "last"), "the agent of the best evaluation, or the newest",
+        metavar="{best,last}", default="best",
+    )  # fmt: skip
     parser.option("--device", check.device, "cpu, cuda, cuda:N or mps", metavar="DEVICE", default="auto")
 
 
@@ -79,14 +82,18 @@ def record_options() -> Options:
         "Afterwards: surnia pretrain RECIPE --data.path DIR --backbone.name pixel_encoder, and its run is a start for\n"
         "another agent: surnia control train RECIPE --agent.weights runs/that-one",
     )
-    parser.positional("RUN", check.existing, AGENT)
+    parser.positional("RUN", check.existing, RUN)
     parser.option("--out", clip_file, "the clip, .gif or .mp4", metavar="FILE")
     parser.flag("--overwrite", "replace what --out names")
-    parser.option("--frames", check.path, "a new folder for the frames of all episodes", metavar="DIR")
-    parser.option("--episodes", check.whole(1), "episodes to act in", metavar="N", default=5)
+    parser.option("--episodes", check.whole(1), "the clip is of the best of so many", metavar="N", default=5)
+    parser.option("--frames", check.path, "a new folder for frames, each a PNG", metavar="DIR")
+    parser.option("--count", check.whole(1), "so many frames", metavar="N", default=5000)
+    parser.flag(
+        "--by-reward", "frames in two folders, by whether the step to them was rewarded: labels to evaluate with"
+    )
     parser.option("--seed", check.whole(0), "of the episodes (default: as in its recipe)", metavar="N")
     parser.flag("--random", "actions by lot instead of the agent's")
-    _device(parser)
+    _agent(parser)
     return parser
 
 
@@ -131,9 +138,9 @@ def _refuse_other_kind(place: Path) -> None:
 
     what = {"pretrain": "a pretrained backbone", "detection": "a detector"}.get(run_kind(place) or "")
     if what:
-        raise ConfigError(f"command line: RUN  {place} is {what}, not an agent; give {AGENT}")
+        raise ConfigError(f"command line: RUN  {place} is {what}, not an agent; give {RUN}")
     if place.is_file():
-        raise ConfigError(f"command line: RUN  {place} is a file; give {AGENT}")
+        raise ConfigError(f"command line: RUN  {place} is a file; give {RUN}")
 
 
 def _refuse_file(file: Path | None, option: str, overwrite: bool) -> None:

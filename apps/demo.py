@@ -1,4 +1,4 @@
-"""`surnia demo`: a backbone from unlabelled pictures, and a detector on it that flags what it does not know."""
+"""`surnia demo`: a backbone from unlabelled pictures, a detector on it that flags what it does not know, an agent."""
 
 import os
 import time
@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from apps import demo_detection as detection
+from apps.demo_control import Acting, add_control, score_table
 from apps.demo_page import NEIGHBOURS, add_commands, add_detection, next_commands, pretraining_page
 from apps.recipe_files import shipped_file
 from apps.recipes import load_recipe
@@ -29,7 +30,7 @@ from sslcore.storage import RunDirectory, read_run
 
 TRAIN, TEST = 12_000, 2_500
 PENALTIES = (1.0, 0.1, 0.01, 1e-3)  # the full search would take longer than the demo has
-STAGES = 8
+STAGES = 9
 
 
 @dataclass
@@ -63,10 +64,11 @@ def run(
     """The demo from beginning to end; returns the process's exit code.
 
     Args:
-        run_dir: of the pretraining; the detector's run is in `detection` in it, its unknown objects in `unknowns`.
+        run_dir: of the pretraining; in it are the detector's run, `detection`, its unknown objects, `unknowns`, and the
+            agent's run, `control`.
         command: the command line.
         seed: of pictures, weights and views.
-        steps: of pretraining; the detector's stages change in proportion. None: the recipes'.
+        steps: of pretraining; the detector's and the agent's change in proportion. None: the recipes'.
         threads: CPU threads; None: as many as there are idle cores.
         resume: go on where `run_dir` was left.
     """
@@ -133,20 +135,20 @@ class Demo:
             page = pretraining_page(self.run_dir, self.recipe, outcome, scores, train, test, self.command)
             page.write(self.run_dir / "report.html")
             found = self._detect(directory)
+            acted = self._act(directory)
             self._say("writing the report")
             write_detection_report(found.run_dir, data=found.data)
             add_detection(page, found)
+            add_control(page, acted)
             add_commands(page, self.run_dir)
             page.write(self.run_dir / "report.html")
             directory.set_status("finished")
-        self._show(scores, found)
+        self._show(scores, found, acted)
 
     def _detect(self, directory: RunDirectory) -> detection.Found:
         """The detector's half of the demo."""
         self._say("composing scenes: OpenScenes, objects of four tasks and of none")
-        shipped = load_recipe(str(shipped_file("demo")), Recipe)[0].max_steps or 1
-        share = (self.recipe.max_steps or shipped) / shipped
-        learning = detection.Learning(self.run_dir, seed=self.seed, threads=self.threads, share=share)
+        learning = detection.Learning(self.run_dir, seed=self.seed, threads=self.threads, share=self._share)
         self._say(f"learning task 1: {', '.join(learning.data.tasks.current(1))}")
         self._check(*learning.learn(1), directory)
         self._say("looking for unknown objects and grouping them")
@@ -154,6 +156,19 @@ class Demo:
         self._say(f"learning task 2: {', '.join(learning.data.tasks.current(2))}")
         self._check(*learning.learn(2), directory)
         return detection.Found(learning.run_dir, learning.data, groups)
+
+    def _act(self, directory: RunDirectory) -> Path:
+        """The agent's part; returns its run."""
+        acting = Acting(self.run_dir, seed=self.seed, threads=self.threads, share=self._share)
+        self._say("learning to act: an agent steers a dot, from pictures and reward alone")
+        self._check(*acting.learn(), directory)
+        return acting.run_dir
+
+    @property
+    def _share(self) -> float:
+        """Of the shipped recipes' steps."""
+        shipped = load_recipe(str(shipped_file("demo")), Recipe)[0].max_steps or 1
+        return (self.recipe.max_steps or shipped) / shipped
 
     def _say(self, what: str) -> None:
         self.stage += 1
@@ -164,8 +179,8 @@ class Demo:
             directory.set_status("stopped")
             raise Stopped(exit_code)
 
-    def _show(self, scores: list[Scores], found: detection.Found) -> None:
-        """Two short tables, where everything is, and what to type next."""
+    def _show(self, scores: list[Scores], found: detection.Found, acted: Path) -> None:
+        """Three short tables, where everything is, and what to type next."""
         table = Table(title="Accuracy on held-out crops", title_justify="left")
         table.add_column("features")
         table.add_column("kNN", justify="right")
@@ -174,6 +189,7 @@ class Demo:
             table.add_row(s.name, f"{s.knn:.3f}", f"{s.linear:.3f}")
         self.console.print(table)
         self.console.print(detector_table(found.results))
+        self.console.print(score_table(acted))
         minutes = (time.perf_counter() - self.began) / 60
         said = f"Report: {self.run_dir / 'report.html'}   ({minutes:.1f} minutes)\n\nWith your own pictures:"
         self.console.print(f"{said}\n{next_commands(self.run_dir)}", soft_wrap=True, highlight=False)

@@ -56,7 +56,7 @@ def pretraining_page(
     pretrained = scores[-1]
     rate = f" {outcome.images_per_second:,.0f} images a second." if outcome.images_per_second else ""
     page = Page(
-        title="Surnia demo: from unlabelled pictures to an open world",
+        title="Surnia demo: from unlabelled pictures to an open world, and to acting in one",
         lead=f"A network of {sum(p.numel() for p in outcome.module.method.encoder.parameters()):,} weights looked at "
         f"{len(train.images):,} unlabelled crops for {outcome.module.plan.updates:,} steps, then had to tell "
         f"{len(test.classes)} kinds of things apart in drawings and photographs that it had never seen.",
@@ -240,5 +240,7 @@ def next_commands(run_dir: Path) -> str:
         "surnia detect train detection.yaml --run runs/my-detector\n"
         "# what this demo's detector does not know in other pictures, in groups for you to name; then it learns them\n"
         f"surnia detect unknowns {detector} DIR --out unknowns\n"
-        f"surnia detect learn {detector} unknowns/names.yaml"
+        f"surnia detect learn {detector} unknowns/names.yaml\n"
+        "# an agent for an environment that you name in a recipe like this one\n"
+        "surnia recipes pixelreach > mine.yaml; surnia control train mine.yaml"
     )

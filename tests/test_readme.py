@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -13,8 +14,9 @@ README = (ROOT / "README.md").read_text()
 def test_an_example_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(code, names)
-    assert names["loss"].isfinite() if "loss" in names else names["features"].isfinite().all()
+    exec(re.sub(r"learn\([0-9_]+", "learn(1_003", code), names)  # a thousand steps without updates, then three
+    [result] = [names[name] for name in ("loss", "features", "action") if name in names]
+    assert torch.as_tensor(result).isfinite().all()
     assert list(tmp_path.iterdir()) == []
 
 

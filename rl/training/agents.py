@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from gymnasium.spaces import Box
 from stable_baselines3.common.vec_env import VecEnv
 
 from rl.curl import CURL
@@ -28,8 +29,13 @@ def make_agent(recipe: ControlRecipe, env: VecEnv) -> CURL:
     """A new agent with an empty replay buffer.
 
     Raises:
-        ConfigError: settings that do not go together, too little memory, no such device.
+        ConfigError: settings that do not go together, too little memory, no such device, actions that are no numbers.
     """
+    if not isinstance(env.action_space, Box):
+        raise ConfigError(
+            f"env.name: {recipe.env.name} has actions of the kind {env.action_space}, and soft actor-critic needs "
+            "continuous ones (a Box); take another environment"
+        )
     agent = recipe.agent
     given: dict[str, Any] = agent.model_dump(exclude={*_ITS_OWN, *_NETWORK})
     storage = None if agent.storage == "auto" else agent.storage

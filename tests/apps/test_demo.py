@@ -5,10 +5,11 @@ import re
 
 import numpy as np
 import pytest
+from support.control import small_recipe as acting_recipe
 from support.drawn import draw_set, drawn_recipe, open_drawn
 from support.recipes import small_recipe
 
-from apps import demo, demo_detection
+from apps import demo, demo_control, demo_detection
 from apps.demo_detection import FoundGroups, Learning, true_names
 from apps.demo_page import add_groups
 from apps.recipe_files import shipped_file
@@ -45,14 +46,14 @@ def small(monkeypatch, tmp_path):
     data = open_drawn(draw_set(tmp_path / "drawn"))
     backbone = {"name": "tiny", "width": 4}
     pretraining = small_recipe(backbone=backbone, batch_size=32, max_steps=2 * STEPS, diagnostics=False)
-    recipes = {"pretrain": pretraining, "detection": drawn_recipe(unknowns={"start": 0.0})}
+    recipes = {"pretrain": pretraining, "detection": drawn_recipe(unknowns={"start": 0.0}), "control": acting_recipe()}
     for folder, recipe in recipes.items():
         (tmp_path / f"{folder}.yaml").write_text(dump(recipe))
 
     def stand_in(name, folder="pretrain"):
         return tmp_path / f"{folder}.yaml"
 
-    for module in (demo, demo_detection):
+    for module in (demo, demo_control, demo_detection):
         monkeypatch.setattr(module, "shipped_file", stand_in)
     monkeypatch.setattr(demo, "TRAIN", 96)
     monkeypatch.setattr(demo, "TEST", 96)
@@ -82,16 +83,17 @@ def test_from_crops_to_a_second_task(small, tmp_path, capsys):
     path = tmp_path / "demo"
     assert go(path, steps=STEPS, seed=1) == 0
     said = capsys.readouterr().out
-    assert [line[:4] for line in said.splitlines() if line[1:4] == "/8 "] == [f"{i}/8 " for i in range(1, 9)]
+    assert [line[:4] for line in said.splitlines() if line[1:4] == "/9 "] == [f"{i}/9 " for i in range(1, 10)]
     assert f"surnia detect unknowns {path / 'detection'}" in said
-    assert len(said.splitlines()) < 50
+    assert len(said.splitlines()) < 60
 
     page = (path / "report.html").read_text()
     for heading in ("Does it know more than before?", "A detector on it, and what it does not know",
-                    "What it called unknown, in groups", "More kinds of things", "With your own pictures"):  # fmt: skip
+                    "What it called unknown, in groups", "More kinds of things", "And now it acts",
+                    "With your own pictures"):  # fmt: skip
         assert f"<h2>{heading}</h2>" in page
     linked = re.findall(r'href="([^"]*)"', page)
-    assert linked == ["unknowns/index.html", "detection/report.html"]
+    assert linked == ["unknowns/index.html", "detection/report.html", "control/report.html"]
     assert all((path / place).exists() for place in linked)
     assert "Group 1: " in page
     results = json.loads((path / "detection" / "results.json").read_text())
@@ -102,7 +104,7 @@ def test_from_crops_to_a_second_task(small, tmp_path, capsys):
     assert f"surnia detect learn {path / 'detection'} {path / 'unknowns' / 'names.yaml'}" in names
 
 
-@pytest.mark.parametrize("place", ["pretraining", "task 1", "groups", "task 2"])
+@pytest.mark.parametrize("place", ["pretraining", "task 1", "groups", "task 2", "acting"])
 def test_interrupted_anywhere_it_goes_on(small, unwritten, tmp_path, monkeypatch, capsys, place):
     path = tmp_path / "demo"
     with monkeypatch.context() as patched:
@@ -123,6 +125,8 @@ def interrupt(patched, place):
 
     if place == "pretraining":
         patched.setattr(demo, "pretrain", stop)
+    elif place == "acting":
+        patched.setattr(demo_control, "one", stop)
     elif place == "groups":
         patched.setattr(Learning, "find_groups", stop)
     else:
