@@ -61,8 +61,8 @@ def start_encoder(agent: CURL, source: str | Path) -> LoadedBackbone:
     first = unnormalised(weights[_FIRST + "weight"], weights[_FIRST + "bias"], loaded.mean, loaded.std)
     weights[_FIRST + "bias"] = first[1]
     weights[_FIRST + "weight"] = _for_stacks(first[0], loaded, encoder.in_channels, frames_in_a_stack(agent.env))
-    for owner in (agent.critic, agent.critic_target):
-        owner.encoder.load_state_dict(weights)  # type: ignore[union-attr]
+    encoder.load_state_dict(weights)
+    agent.critic_target.encoder.update(encoder, 0.0)  # type: ignore[operator, union-attr]
     return loaded
 
 
