@@ -118,7 +118,38 @@ def record(arguments: Sequence[str]) -> int:
     return run(args)
 
 
-# --- what both need --------------------------------------------------------------------------------------------------
+# --- export ----------------------------------------------------------------------------------------------------------
+
+
+def export_options() -> Options:
+    parser = Options(
+        "surnia control export",
+        "Write an agent's encoder as a backbone for single images.",
+        "Afterwards: surnia evaluate linear FILE --data DIR, or surnia embed FILE --data DIR --out features.npz",
+    )
+    parser.positional("RUN", check.existing, RUN)
+    parser.option("--out", weight_file, "the file, .safetensors", metavar="FILE", required=True)
+    parser.flag("--overwrite", "replace what --out names")
+    _agent(parser)
+    return parser
+
+
+def weight_file(given: str) -> Path:
+    """A file name that says what is in it."""
+    if Path(given).suffix != ".safetensors":
+        raise ValueError(f"must end in .safetensors, not '{given}'")
+    return Path(given)
+
+
+def export(arguments: Sequence[str]) -> int:
+    args = _read(export_options(), "export", arguments)
+    _refuse_file(args.out, "--out", args.overwrite)
+    from apps.control_export import run
+
+    return run(args)
+
+
+# --- what they need --------------------------------------------------------------------------------------------------
 
 
 def _read(parser: Options, word: str, arguments: Sequence[str]) -> argparse.Namespace:
@@ -157,6 +188,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "resume": ("continue a run exactly where it was left", resume),
     "evaluate": ("measure an agent on fixed episodes", evaluate),
     "record": ("a clip of an agent, or its frames to pretrain on", record),
+    "export": ("an agent's encoder as a backbone, to evaluate or embed with", export),
 }
 
 

@@ -82,8 +82,8 @@ class LoadedBackbone:
         """
         if self.stack > 1:
             raise CheckpointError(
-                f"{self.description} takes stacks of {self.stack} frames, so it cannot be shown images: export the "
-                "agent's encoder for single frames first"
+                f"{self.description} takes stacks of {self.stack} frames, so it cannot be shown images: write the "
+                "agent's encoder for single frames with surnia control export first"
             )
         if self.in_channels not in (1, 3):
             raise CheckpointError(f"{self.description} takes {self.in_channels} channels, so it cannot be shown images")

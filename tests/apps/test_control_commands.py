@@ -47,7 +47,7 @@ def begun(folder, recipe="agent: {batch_size: 32}\n"):
 def test_help_names_every_command(surnia):
     code, out, err = surnia("control", "--help")
     assert (code, err) == (0, "")
-    for name in ("train", "resume", "evaluate", "record"):
+    for name in ("train", "resume", "evaluate", "record", "export"):
         assert f"  {name}" in out
     assert surnia("control") == (0, out, "")
 
@@ -185,6 +185,13 @@ def test_results_are_not_overwritten(surnia, calls, tmp_path):
     assert not calls
     assert surnia("control", "record", "r", "--out", "x.gif", "--overwrite")[0] == 0
     assert [name for name, *_ in calls] == ["record"]
+
+
+def test_an_encoder_is_written_as_safetensors(surnia, calls, tmp_path):
+    begun(tmp_path / "r")
+    said = "command line: --out  must end in .safetensors, not 'x.pt'\n"
+    assert surnia("control", "export", "r", "--out", "x.pt") == (2, "", said)
+    assert not calls
 
 
 @pytest.mark.parametrize(

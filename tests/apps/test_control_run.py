@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support.control import small_recipe
 
@@ -13,6 +14,8 @@ from apps.control_record import best_run
 from apps.control_seeds import Seed
 from apps.recipe_text import dump
 from apps.report.control.run import ControlRun
+from rl.training.runner import load_agent
+from sslcore.backbones import load_backbone
 from sslcore.storage import RunDirectory, read_metrics
 
 
@@ -118,6 +121,18 @@ def test_a_clip_and_frames(run, surnia, tmp_path):
                         "--by-reward")  # fmt: skip
     assert code == 0
     assert {place.name for place in labelled.iterdir()} == {"rewarded", "unrewarded"}
+
+
+def test_an_encoder_is_a_backbone(run, surnia, tmp_path):
+    file = tmp_path / "encoder.safetensors"
+    code, out, _ = surnia("control", "export", str(run), "--out", str(file))
+    assert (code, f"Wrote {file}" in out) == (0, True)
+    loaded = load_backbone(file)
+    # The frames are gray, and a stack of one picture twice has the features of the picture.
+    assert (loaded.in_channels, loaded.stack) == (1, 1)
+    picture = torch.rand(3, 1, 14, 14)
+    encoder = load_agent(run).critic.encoder
+    torch.testing.assert_close(loaded.backbone(picture), encoder(picture.repeat(1, 2, 1, 1)), rtol=1e-4, atol=1e-5)
 
 
 def test_it_learns_on(surnia, tmp_path):
