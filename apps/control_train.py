@@ -16,6 +16,7 @@ from apps.measures import duration, memory
 from apps.report.control import REPORT, write_control_report
 from apps.report.control.report import lead
 from apps.report.control.run import RANDOM, ControlRun
+from rl.envs.make import drawn_by
 from rl.training.agents import make_agent, make_envs
 from rl.training.encoders import start_encoder
 from rl.training.recipe import ControlRecipe
@@ -60,6 +61,9 @@ def check(recipe: ControlRecipe) -> None:
 
 def one(recipe: ControlRecipe, directory: RunDirectory, *, resume: bool, say: Say | None = None) -> Outcome:
     """Train one seed in an open run directory, and write its report."""
+    say = say or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
+    if drawn := drawn_by(recipe.env):
+        say(drawn)
     keep_random(recipe, directory.path)
     outcome = control_train(recipe, directory, resume=resume, say=say)
     directory.set_status("stopped" if outcome.stopped else "finished")
@@ -157,6 +161,8 @@ def rehearse(recipe: ControlRecipe) -> int:
     table.add_row("environment", f"{env.name}, {env.n_envs} of it, action repeat {env.action_repeat}")
     seen = f"of which the networks see {agent.image_size} x {agent.image_size}"
     table.add_row("observations", f"{' x '.join(map(str, shape or ()))}, {seen}")
+    if drawn := drawn_by(env):
+        table.add_row("pictures", drawn)
     table.add_row("parameters", f"{sum(p.numel() for p in agent.policy.parameters() if p.requires_grad):,}")
     table.add_row("device", str(agent.device))
     table.add_row("replay", agent.replay_buffer.memory)  # type: ignore[union-attr]

@@ -1,5 +1,6 @@
 """From a name to an environment that an agent can learn from."""
 
+import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ from rl.envs.frames import RENDERED_SIZE
 from rl.envs.monitor import EpisodeSums
 from rl.envs.pixel_stack import PixelStack
 from rl.envs.registration import register
-from rl.envs.rendering import choose_renderer
+from rl.envs.rendering import choose_renderer, renderer
 from rl.envs.seeding import EpisodeSeeds
 from rl.envs.settings import EnvSettings
 from sslcore.did_you_mean import did_you_mean
@@ -28,7 +29,8 @@ def make_env(env: str | EnvSettings, *, seed: int = 0, index: int = 0, **setting
     """One environment with stacked frames, monitored, whose episodes follow from the seed.
 
     Args:
-        env: a gymnasium id, a task of dm_control ("cartpole-swingup"), or all settings.
+        env: a gymnasium id, if need be with the module that registers it ("my_package:Mine-v0"); a task of dm_control
+            ("cartpole-swingup"); or all settings.
         seed: the run's seed; episode e starts from f(seed, index, e), see `EpisodeSeeds`.
         index: which of the run's environments this is. Evaluation should take another seed, not just another index.
         settings: fields of `EnvSettings`: stack=3, action_repeat=8, ...
@@ -83,6 +85,12 @@ def make_vec_env(
     return WatchedVecEnv(makers, names=[f"worker {i} ({chosen.name})" for i in range(n_envs)], **(watch or {}))
 
 
+def drawn_by(settings: EnvSettings) -> str | None:
+    """What MuJoCo draws an environment's pictures with, as a sentence; None if it does not draw them."""
+    register()
+    return renderer() if looks_like_a_task(settings.name) or _is_of_mujoco(settings.name) else None
+
+
 def _settings(env: str | EnvSettings, settings: dict[str, Any]) -> EnvSettings:
     # By field: a recipe's settings may know more than one environment needs.
     fields = {name: getattr(env, name, None) for name in EnvSettings.model_fields}
@@ -118,8 +126,11 @@ def _dm_control(settings: EnvSettings) -> gym.Env:
 
 def _gymnasium(settings: EnvSettings) -> gym.Env:
     register()
+    module, _, _ = settings.name.rpartition(":")
     try:
-        if "gymnasium.envs.mujoco" in str(gym.spec(settings.name).entry_point):
+        if module:
+            importlib.import_module(module)  # which registers the id, as in gymnasium.make
+        if _is_of_mujoco(settings.name):
             choose_renderer()
         return _make(settings)
     except ConfigError:
@@ -127,6 +138,11 @@ def _gymnasium(settings: EnvSettings) -> gym.Env:
     except Exception as error:
         said = " ".join(str(error).split())
         raise ConfigError(f"environment {settings.name} could not be made: {said or type(error).__name__}") from error
+
+
+def _is_of_mujoco(name: str) -> bool:
+    spec = gym.registry.get(name.rpartition(":")[2])
+    return spec is not None and "gymnasium.envs.mujoco" in str(spec.entry_point)
 
 
 def _make(settings: EnvSettings) -> gym.Env:

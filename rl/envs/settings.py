@@ -11,7 +11,8 @@ class EnvSettings(Settings):
     """The environment, its frames and its action repeat."""
 
     name: str = "surnia/PixelReach-v0"
-    """A gymnasium id, or a task of the dm_control suite as `cartpole-swingup`."""
+    """A gymnasium id, with the module that registers it as `my_package:Mine-v0`, or a task of dm_control as
+    `cartpole-swingup`."""
     stack: Count = 3
     """Frames in one observation."""
     action_repeat: Count = 1

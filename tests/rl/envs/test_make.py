@@ -10,6 +10,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from rl.envs import EnvSettings, EpisodeSeeds, episode_seed, make_env, make_vec_env
 from rl.envs.dm_control import looks_like_a_task
+from rl.envs.make import drawn_by
 from sslcore.errors import ConfigError
 
 
@@ -72,6 +73,22 @@ def test_the_whole_passes_both_checkers():
 def test_what_cannot_be_made_is_said(name, settings, says):
     with pytest.raises(ConfigError, match=says):
         make_env(name, **settings)
+
+
+def test_an_environment_of_ones_own_is_named_with_its_module(tmp_path, monkeypatch):
+    lines = "from gymnasium import register", "register(id='Mine-v0', entry_point='rl.envs.pixel_reach:PixelReach')"
+    (tmp_path / "my_environments.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert make_env("my_environments:Mine-v0", size=20).observation_space.shape == (3, 20, 20)
+    assert make_env("rl.envs:surnia/PixelReach-v0").observation_space.shape == (3, 42, 42)
+    with pytest.raises(ConfigError, match="No module named 'my_envs'"):
+        make_env("my_envs:Mine-v0")
+
+
+def test_what_mujoco_draws_is_told():
+    assert drawn_by(EnvSettings(name="surnia/PixelReach-v0")) is None is drawn_by(EnvSettings(name="Nothing-v0"))
+    for name in ("cartpole-swingup", "Reacher-v5"):
+        assert "MuJoCo" in drawn_by(EnvSettings(name=name))
 
 
 def test_wrong_numbers_and_kinds_of_workers():
