@@ -26,10 +26,13 @@ from rl.curl.running_means import RunningMeans
 from rl.curl.saving import SafeSAC
 from rl.curl.settings import check_settings, initial_ent_coef
 from rl.curl.update import Agent, Batch, contrast_optimizers, faithful_update, fused_update
+from rl.envs.registration import register
 from sslcore.errors import ConfigError
 from sslcore.random import hash_seed
 
 _UPDATING = 2  # the stream of random numbers; the policy's is another
+
+register()  # so that an agent's `env` can be the id of one of ours
 
 
 class CURL(SafeSAC):
@@ -69,7 +72,7 @@ class CURL(SafeSAC):
         ConfigError: settings or spaces that do not go together; one sentence for each.
 
     Example:
-        >>> model = CURL(env=make_env("PixelReach", seed=0), image_size=36).learn(10_000)
+        >>> model = CURL(env=make_env("surnia/PixelReach-v0", seed=0), image_size=36).learn(10_000)
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CURLPolicy": CURLPolicy}

@@ -1,4 +1,6 @@
 import csv
+import subprocess
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -206,6 +208,16 @@ def test_all_problems_are_told_at_once():
     with pytest.raises(ConfigError) as caught:
         tiny_agent(aux="x", tau=0, shift_pad=-1)
     assert len(caught.value.problems) == 3
+
+
+def test_the_id_of_our_environment_is_known_wherever_the_algorithm_is():
+    code = (
+        "from rl import CURL\n"
+        "agent = CURL(env='surnia/PixelReach-v0', image_size=36, buffer_size=9, policy_kwargs={'net_arch': [8]})\n"
+        "print(agent.observation_space.shape)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "(1, 42, 42)"
 
 
 def test_an_environment_is_needed_and_it_must_show_pictures():
