@@ -34,6 +34,7 @@ class RunningMeans:
         """What `restore` needs to go on as if nothing had happened; tensors and plain values."""
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Replace what has been counted by what `state` gave."""
-        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Replace what has been counted by what `state` gave, perhaps on another device than this one."""
+        self._sums = {name: total.to(device) for name, total in state["sums"].items()}
+        self._counts = dict(state["counts"])

@@ -208,7 +208,7 @@ class SafeSAC(SAC):
             setattr(self, name, state["last"][name])
         self.ep_info_buffer = deque(state["episodes"], maxlen=self._stats_window_size)
         self.ep_success_buffer = deque(state["successes"], maxlen=self._stats_window_size)
-        self._means.restore(state["means"])
+        self._means.restore(state["means"], self.device)
         if self.precision == "auto" and "update" not in replaced and same_device:
             self.bf16 = bool(state["bf16"])  # not measured anew: the numbers would be others
         if "seed" not in replaced:

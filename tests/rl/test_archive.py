@@ -214,6 +214,16 @@ def test_what_must_be_unpickled_needs_trust(tmp_path):
     assert same_state(again.get_parameters(), agent.get_parameters()) and again.learn(3)
 
 
+def test_a_space_that_no_memory_holds_is_refused(saved, tmp_path):
+    with zipfile.ZipFile(saved) as archived, zipfile.ZipFile(tmp_path / "vast.zip", "w") as vast:
+        header = json.loads(archived.read("agent.json"))
+        header["about"]["observation_space"]["box"]["shape"] = [1 << 24, 1 << 24, 1 << 24]
+        vast.writestr("agent.json", json.dumps(header))
+        vast.writestr("tensors.safetensors", archived.read("tensors.safetensors"))
+    with pytest.raises(CheckpointError, match="does not hold an agent that can be made"):
+        CURL.load(tmp_path / "vast.zip", device="cpu")
+
+
 def test_settings_that_the_weights_hang_on_and_unknown_ones_are_refused(saved):
     with pytest.raises(ConfigError) as caught:
         CURL.load(saved, update="faithful", image_size=12, gama=0.9)
