@@ -16,7 +16,7 @@ from rl.training.evaluation import evaluate_agent, random_returns
 from rl.training.recipe import ControlRecipe
 from rl.training.runner import load_agent
 from rl.training.statistics import interquartile_mean
-from sslcore.errors import CheckpointError
+from sslcore.errors import CheckpointError, ConfigError
 from sslcore.storage import write_json
 
 
@@ -26,6 +26,10 @@ def run(args: argparse.Namespace) -> int:
     recipe = ControlRun(args.run).recipe
     episodes = args.episodes or recipe.evaluation.episodes
     seed = recipe.evaluation.seed if args.seed is None else args.seed
+    if args.seed is not None and args.seed in range(recipe.seed, recipe.seed + recipe.seeds):
+        raise ConfigError(
+            f"command line: --seed  {seed} is what the agent was trained with, on these very episodes; take another"
+        )
     if args.random:
         found = {"random actions": random_scores(recipe, episodes=episodes, seed=seed)}
     else:
@@ -53,9 +57,7 @@ def agent_scores(
 
 
 def check_fits(place: Path, agent: object, envs: object) -> None:
-    """Raises:
-    CheckpointError: the environment shows something else than the agent has learned from.
-    """
+    """Raise a CheckpointError if the environment shows something else than the agent has learned from."""
     for name in ("observation_space", "action_space"):
         theirs, ours = getattr(agent, name).shape, getattr(envs, name).shape
         if theirs != ours:

@@ -5,6 +5,7 @@ import pytest
 from apps import demo_control
 from apps.report.control.figures import Curve, Level, apart, learning_curve
 from apps.report.control.published import PUBLISHED, TASKS, of_task
+from apps.report.control.report import lead
 from apps.report.control.run import ControlRun, Evaluation
 from apps.report.control.scores import common_scores, in_words, published_levels, thinned, what_is_beside
 from apps.report.control.training import chance
@@ -72,6 +73,11 @@ def test_seeds_are_compared_where_all_were_evaluated():
     steps, table = common_scores(runs)
     assert steps == [0, 20]
     assert table.tolist() == [[1.0, 3.0], [5.0, 7.0]]
+
+
+def test_seeds_that_were_never_evaluated_at_the_same_step_are_not_summarised():
+    said = lead([run_with((10, 2.0)), run_with((20, 7.0))])
+    assert said.endswith("Its 2 seeds were never evaluated at the same step.")
 
 
 def test_few_seeds_are_called_few():

@@ -103,6 +103,11 @@ def test_evaluate_repeats_the_last_evaluation(run, surnia, tmp_path):
     assert (len(written["returns"]["run"]), written["seed"], written["episodes"]) == (3, 5, 3)
 
 
+def test_episodes_of_the_training_are_no_evaluation(run, surnia):
+    code, _, err = surnia("control", "evaluate", str(run), "--seed", "0")
+    assert code == 2 and "is what the agent was trained with" in err
+
+
 def test_a_clip_and_frames(run, surnia, tmp_path):
     clip, frames = tmp_path / "clip.gif", tmp_path / "frames"
     code, out, _ = surnia("control", "record", str(run), "--episodes", "2", "--out", str(clip), "--frames", str(frames),

@@ -62,6 +62,8 @@ def lead(runs: Sequence[ControlRun]) -> str:
     said = f"{what} from pixels ({agent.update} updates, {views}, stacks of {recipe.env.stack} frames). "
     if len(runs) > 1:
         steps, found = summary(runs)
+        if not steps:
+            return said + f"Its {len(runs)} seeds were never evaluated at the same step."
         return said + in_words(found[-1], len(runs), steps[-1])
     random = "" if runs[0].random is None else f", where random actions reach {runs[0].random.mean:.1f}"
     return said + (

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-from rl.training.statistics import Interval, interquartile_mean
 
 from apps.report.control.figures import METHOD_COLOURS, Curve, Level, learning_curve
 from apps.report.control.published import BUDGETS, PUBLISHED, of_task
 from apps.report.control.run import ControlRun, Evaluation
 from apps.report.page import Page
 from rl.training.recipe import ControlRecipe
+from rl.training.statistics import Interval, interquartile_mean
 
 NEAR = 0.5
 """A published score is drawn if its number of environment steps is at most this share beyond the run's length."""
