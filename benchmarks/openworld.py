@@ -25,8 +25,9 @@ import torch
 from alternate import hardware
 from openworld_measure import Trained, figures
 from openworld_rows import ROWS, TRAININGS, Row
-from openworld_runs import Bench, store
+from openworld_runs import Bench
 from openworld_table import table
+from stored import store
 
 from detection.evaluation import forgetting
 from sslcore.storage import surroundings

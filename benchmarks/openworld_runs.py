@@ -1,7 +1,6 @@
 """The trainings of `openworld.py`: recipes, data, pretrained backbones and resumable runs that share a first task."""
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -205,11 +204,3 @@ def scene_crops(scenes: AnnotationSet, seed: int) -> torch.Tensor:
             crop = image[None, :, top : top + side, left : left + side]
             crops.append(torch.nn.functional.interpolate(crop, (CROP_SIDE, CROP_SIDE), mode="bilinear", antialias=True))
     return torch.cat(crops)
-
-
-def store(path: Path, value: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(value, indent=1))
-    temporary.replace(path)
