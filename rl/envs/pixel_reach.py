@@ -19,7 +19,7 @@ DRAG = 0.02  # share of the velocity lost in one step
 START_SPEED = 0.05
 WITHIN = 0.2, 0.8  # where the dot and the target start
 BORDER = 1 / 7  # of the picture's side, so that a crop of 6/7 (42 to 36 pixels) keeps every centre in view
-DOT = 0.05
+DOT = 0.08
 
 _WHITE, _GRAY = 255.0, 110.0
 _DOT_COLOUR, _TARGET_COLOUR, _FLOOR_COLOUR = (235, 130, 40), (70, 130, 160), (24, 27, 34)
