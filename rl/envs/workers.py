@@ -32,7 +32,7 @@ class WatchedVecEnv(SubprocVecEnv):
         start_method: of multiprocessing. "spawn" and "forkserver" import the main script again, which must therefore
             start under `if __name__ == "__main__":`.
         start_seconds: how long making an environment may take.
-        step_seconds: how long any other answer may take.
+        step_seconds: how long any other answer may take; to play an episode again, for each of its steps.
 
     Raises:
         EnvWorkerError: from every method that waits for an answer.
@@ -48,6 +48,7 @@ class WatchedVecEnv(SubprocVecEnv):
         step_seconds: float = STEP_SECONDS,
     ) -> None:
         self.waiting = self.closed = False
+        self._step_seconds = step_seconds
         self.remotes: list[Any] = []
         self.processes: list[Any] = []
         context = mp.get_context(start_method if start_method in mp.get_all_start_methods() else "spawn")
@@ -72,6 +73,14 @@ class WatchedVecEnv(SubprocVecEnv):
             self.close()
             raise
         VecEnv.__init__(self, len(makers), *spaces[0])
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """As stable-baselines3's; `EpisodeSeeds.restore` takes as long as its episode, and is given that time."""
+        steps = len(method_args[0]["actions"]) if method_name == "restore" else 0
+        remotes = self._get_target_remotes(indices)
+        for remote in remotes:
+            remote.send(("env_method", (method_name, method_args, method_kwargs)))
+        return [remote.recv((1 + steps) * self._step_seconds) for remote in remotes]
 
     def close(self) -> None:
         """End the workers: asked first, killed after 5 seconds; never waits for an answer."""

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from rl.envs import PixelReach, PixelStack, WatchedVecEnv, make_env, make_vec_env
+from rl.envs import EpisodeSeeds, PixelReach, PixelStack, WatchedVecEnv, make_env, make_vec_env
 from sslcore.errors import EnvWorkerError
 
 ACTIONS = np.zeros((2, 2), np.float32)
@@ -23,6 +23,14 @@ class Failing(PixelReach):
         if self._step == 2 and self.what:
             self.what()
         return super().step(action)
+
+
+class Slow(Failing):
+    """Does `what` in each step."""
+
+    def step(self, action):
+        self.what()
+        return PixelReach.step(self, action)
 
 
 def hang():
@@ -104,6 +112,19 @@ def test_a_hanging_worker_is_stopped(closing):
         step_to_the_end(env)
     env.close()
     assert time.monotonic() - begun < 30
+
+
+def test_playing_an_episode_again_may_take_as_long_as_its_steps(closing):
+    slow = partial(time.sleep, 0.3)
+    makers = [lambda: EpisodeSeeds(PixelStack(Slow(slow)), seed=0)]
+    env = closing(WatchedVecEnv(makers, start_method="fork", step_seconds=1.0))
+    env.reset()
+    for _ in range(5):
+        env.step(ACTIONS[:1])
+    [state] = env.env_method("state")
+    begun = time.monotonic()
+    env.env_method("restore", state)
+    assert time.monotonic() - begun > 1.0 and env.env_method("state") == [state]
 
 
 def test_a_worker_that_died_between_steps_is_noticed(closing):
