@@ -24,7 +24,7 @@ _END_SECONDS = 5.0
 class WatchedVecEnv(SubprocVecEnv):
     """stable-baselines3's SubprocVecEnv, with time-outs, liveness checks and the worker's own words.
 
-    After any EnvWorkerError the other workers may be halfway through a step: `close` it and make a new one.
+    After any of its errors the other workers may be halfway through a step: `close` it and make a new one.
 
     Args:
         makers: one for each environment: functions without arguments that return it. They are pickled.
@@ -35,7 +35,7 @@ class WatchedVecEnv(SubprocVecEnv):
         step_seconds: how long any other answer may take; to play an episode again, for each of its steps.
 
     Raises:
-        EnvWorkerError: from every method that waits for an answer.
+        EnvWorkerError: from every method that waits for an answer; or what Surnia's own code raised in a worker.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class WatchedVecEnv(SubprocVecEnv):
             for remote in self.remotes:
                 remote.send(("get_spaces", None))
             spaces = [remote.recv(start_seconds) for remote in self.remotes]
-        except EnvWorkerError:
+        except SurniaError:
             self.close()
             raise
         VecEnv.__init__(self, len(makers), *spaces[0])
@@ -88,7 +88,7 @@ class WatchedVecEnv(SubprocVecEnv):
             return
         self.closed = True
         for remote in self.remotes:
-            with suppress(EnvWorkerError, OSError):
+            with suppress(SurniaError, OSError):
                 remote.send(("close", None))
         end = time.monotonic() + _END_SECONDS
         for process, remote in zip(self.processes, self.remotes, strict=True):
@@ -152,12 +152,13 @@ class _Failure:
     """What a worker sends instead of an answer when its environment raised."""
 
     def __init__(self, error: BaseException) -> None:
-        # Our own errors already say where they come from.
+        # Our own errors already say where they come from, and keep their kind: a setting is still to be mended.
+        self.kind = type(error) if isinstance(error, SurniaError) else EnvWorkerError
         self.said = str(error) if isinstance(error, SurniaError) else f"raised {type(error).__name__}: {error}"
         self.trace = "".join(traceback.format_exception(error))
 
-    def as_error(self, name: str) -> EnvWorkerError:
-        error = EnvWorkerError(f"{name}: {' '.join(self.said.split())}")
+    def as_error(self, name: str) -> SurniaError:
+        error = self.kind(f"{name}: {' '.join(self.said.split())}")
         error.add_note(f"In the worker:\n{self.trace}")
         return error
 

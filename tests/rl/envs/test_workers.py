@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rl.envs import EpisodeSeeds, PixelReach, PixelStack, WatchedVecEnv, make_env, make_vec_env
-from sslcore.errors import EnvWorkerError
+from sslcore.errors import CheckpointError, ConfigError, EnvWorkerError
 
 ACTIONS = np.zeros((2, 2), np.float32)
 
@@ -141,6 +141,16 @@ def test_the_workers_traceback_is_kept(closing):
     with pytest.raises(EnvWorkerError) as caught:
         step_to_the_end(env)
     assert "in quarrel" in caught.value.__notes__[0]
+
+
+def test_our_own_errors_keep_their_kind(closing):
+    env = closing(WatchedVecEnv([partial(make_env, "surnia/PixelReach-v0")], start_method="fork"))
+    env.reset()
+    [state] = env.env_method("state")
+    with pytest.raises(CheckpointError, match=r"worker 0: .* came out differently"):
+        env.env_method("restore", {**state, "checksum": 1})
+    with pytest.raises(ConfigError, match=r"worker 0: .* could not be made"):
+        WatchedVecEnv([partial(make_env, "surnia/PixelReech-v0")], start_method="fork")
 
 
 def test_an_environment_that_cannot_be_made_ends_them_all():
