@@ -144,5 +144,5 @@ def test_an_exported_encoder_is_a_backbone_for_single_frames(tmp_path):
 def test_the_encoder_in_an_agents_run_wants_stacks(tmp_path):
     recipe = small_recipe(steps=8, evaluation={"every": 0, "episodes": 1, "clip": "none"})
     train(tmp_path / "run", recipe)
-    with pytest.raises(CheckpointError, match="takes stacks of 2 frames, so it cannot be shown images: export"):
+    with pytest.raises(CheckpointError, match="takes stacks of 2 frames, so it cannot be shown images: write"):
         load_backbone(tmp_path / "run").eval_view()
