@@ -122,8 +122,8 @@ def read_annotations(
 ) -> AnnotationSet:
     """A COCO json, or the list of a split in a folder of Pascal VOC's layout, which knows where its images are.
 
-    The images of a COCO json may also lie in `images` of that folder, and in a folder named after the file, as
-    train2017 is after instances_train2017.json.
+    The images of a COCO json may also lie in `images` of that folder, in a folder named after the file, as train2017 is
+    after instances_train2017.json, or in the one folder there that has the first of them.
     """
     path = Path(file)
     if path.suffix == ".txt" and path.parent.name == "Main":
@@ -134,8 +134,17 @@ def read_annotations(
     split = path.stem.removeprefix("instances_")
     places = [images, images / split, images / "images", images / "images" / split]
     names = [image.file_name for image in ours.images[:10]]
-    found = next((place for place in places if any((place / name).is_file() for name in names)), images)
-    return replace(ours, folder=found)
+    found = next((place for place in places if any((place / name).is_file() for name in names)), None)
+    return replace(ours, folder=found or _only_folder_with(names, images) or images)
+
+
+def _only_folder_with(names: list[str], folder: Path) -> Path | None:
+    """The folder in a folder in which all files are; None if there is no such, or several."""
+    if not names or not folder.is_dir():
+        return None
+    inner = [path for path in folder.iterdir() if path.is_dir()]
+    fitting = [path for path in inner if all((path / name).is_file() for name in names)]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _open_scenes(settings: OpenScenesData) -> OpenWorldData:

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -83,6 +84,16 @@ def test_boxes_are_cleaned_and_it_is_said(settings, tmp_path):
     data = open_data(settings())
     assert data.test.boxes.tolist() == [[10, 8, 16, 12]] * 2
     assert [(p.fatal, p.id) for p in data.ignored] == [(False, 20), (False, 21)]
+
+
+def test_pictures_are_found_in_the_only_folder_that_has_them(settings, tmp_path):
+    (tmp_path / "images").rename(tmp_path / "pictures")
+    (tmp_path / "others").mkdir()
+    data = open_data(settings(images=str(tmp_path)))
+    assert data.test.path(0) == tmp_path / "pictures" / "test0.png"
+    shutil.copytree(tmp_path / "pictures", tmp_path / "again")
+    with pytest.raises(DataError, match=r"test0\.png does not exist"):  # which of the two is not for us to say
+        open_data(settings(images=str(tmp_path)))
 
 
 def test_everything_fatal_is_said_before_anything_starts(settings, tmp_path):
