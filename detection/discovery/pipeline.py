@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from PIL import Image
+
 from detection.discovery.collect import DEFAULT, Predict, Wanted, collect_unknowns
 from detection.discovery.grouping import Grouping, group_embeddings
 from detection.discovery.naming import NAMES, write_names
 from detection.discovery.page import INDEX, write_page
 from detection.discovery.records import UnknownObjects
 from detection.discovery.sheets import Crops, write_sheets
+from detection.structures import UNKNOWN, Detections
 from sslcore.errors import DataError
 from sslcore.storage import files
 
@@ -65,14 +68,15 @@ def discover(
     """
     folder = Path(folder)
     refuse_taken(folder)
+    tally = _Tally(predict)
     unknowns = collect_unknowns(
-        predict, images, known=known, wanted=wanted, batch_size=batch_size, say=say, progress=progress
+        tally, images, known=known, wanted=wanted, batch_size=batch_size, say=say, progress=progress
     )
     if not len(unknowns):
         also = f" and a posterior of at least {wanted.posterior:g}" if wanted.posterior > 0 else ""
         raise DataError(
-            f"no unknown object was found with a score of at least {wanted.score:g}{also}; ask for less, or give other "
-            "pictures"
+            f"no unknown object was found with a score of at least {wanted.score:g}{also}; {tally.sentence()}: ask for "
+            "less, or give other pictures"
         )
     grouping = group_embeddings(
         unknowns.embeddings, method=method, groups=groups, min_group=min_group, components=components, seed=seed
@@ -81,6 +85,30 @@ def discover(
         say(note)
     write_discovery(folder, unknowns, grouping, command=command)
     return Discovery(folder, unknowns, grouping)
+
+
+class _Tally:
+    """Passes on what a detector finds, and remembers what it called unknown, wanted or not."""
+
+    def __init__(self, predict: Predict) -> None:
+        self._predict = predict
+        self._count, self._score, self._posterior = 0, 0.0, 0.0
+
+    def __call__(self, pictures: list[Image.Image]) -> Sequence[Detections]:
+        results = self._predict(pictures)
+        for found in results:
+            unknown = found[found.labels == UNKNOWN]
+            if len(unknown):
+                self._count += len(unknown)
+                self._score = max(self._score, float(unknown.scores.nan_to_num().max()))
+                self._posterior = max(self._posterior, float(unknown.posteriors.nan_to_num().max()))
+        return results
+
+    def sentence(self) -> str:
+        if not self._count:
+            return "the detector calls nothing in them unknown"
+        called = f"of {self._count:,} detection{'s' * (self._count > 1)} called unknown"
+        return f"{called} the highest score is {self._score:.2g}, the highest posterior {self._posterior:.2g}"
 
 
 def write_discovery(folder: Path, unknowns: UnknownObjects, grouping: Grouping, *, command: str | None = None) -> None:

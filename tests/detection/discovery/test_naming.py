@@ -202,9 +202,17 @@ def test_names_already_typed_are_not_written_over(found, full):
 
 def test_nothing_found_leaves_no_folder(pictures, tmp_path):
     pictures.paint("a.png", ("blue", 5, 5, 30))
-    with pytest.raises(DataError, match=r"no unknown object was found with a score of at least 0\.3; ask for less"):
+    said = r"no unknown object was found with a score of at least 0\.3; the detector calls nothing in them unknown"
+    with pytest.raises(DataError, match=said):
         discover(pictures.predict, pictures.folder, tmp_path / "unknowns", wanted=Wanted(score=0.3))
     assert not (tmp_path / "unknowns").exists()
+
+
+def test_what_was_asked_for_too_strictly_is_told(pictures, tmp_path):
+    pictures.paint("a.png", ("red", 5, 5, 20), ("green", 60, 40, 25))
+    said = r"of 2 detections called unknown the highest score is 0\.5, the highest posterior 0\.9: ask for less"
+    with pytest.raises(DataError, match=said):
+        discover(pictures.predict, pictures.folder, tmp_path / "unknowns", wanted=Wanted(posterior=0.95))
 
 
 def test_one_object_can_be_named(pictures, tmp_path):
