@@ -94,9 +94,9 @@ def read_own(place: Path, images: Path | None, split: str, tasks: TaskSet) -> An
     problems += validate({"test": found})
     problems.refuse()
     for problem in problems[:SHOWN]:
-        print(f"ignored: {problem}", file=sys.stderr)
+        print(f"note: {problem}", file=sys.stderr)
     if len(problems) > SHOWN:
-        print(f"ignored: {len(problems) - SHOWN} more", file=sys.stderr)
+        print(f"note: {len(problems) - SHOWN} more like these", file=sys.stderr)
     if not found.images:
         raise DataError(f"{show_path(place)} lists no images, so there is nothing to measure on; give another file")
     return clean(found, Problems())

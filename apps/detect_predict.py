@@ -21,6 +21,8 @@ from sslcore.storage import list_images, read_image, write_json
 from sslcore.storage.files import make_folder, show_path
 
 RESULTS, CLASSES, PICTURES = "detections.json", "images.json", "pictures"
+DRAWN = 20
+"""Most detections in a picture: with more nothing could be seen. The results have them all."""
 
 
 def load(place: Path, device: str) -> OpenWorldDetector:
@@ -100,17 +102,21 @@ def run(args: argparse.Namespace) -> int:
     images = find_images(args.images)
     detector = load(args.run, args.device)
     results, console = Results(detector), Console()
-    make_folder(args.out)
+    drawn_all = True
     for batch in _batches(images, args, results):
         pictures = [picture for _, picture in batch]
         for (name, picture), detections in zip(batch, detector.predict(pictures, batch_size=args.batch_size)):
             kept = detections[detections.scores >= args.score]
+            make_folder(args.out)  # not before there is something to write
             results.add(name, picture, kept)
             if not args.no_pictures:
                 _draw(args.out / PICTURES / name, picture, kept, detector.names)
+                drawn_all &= len(kept) <= DRAWN
             console.print(line(name, kept, detector.names), soft_wrap=True, highlight=False, markup=False)
     if not results.images:
-        raise DataError(f"none of the {len(images)} images can be read; the first: {results.bad[0][1]}")
+        if len(images) == 1:
+            raise DataError("there is nothing to look at: the only image cannot be read")
+        raise DataError(f"none of the {len(images)} images can be read")
     results.write(args.out, args.command)
     unknown = sum(found["category_id"] == detector.tasks.unknown_id for found in results.found)
     skipped = f", {len(results.bad)} skipped" if results.bad else ""
@@ -118,6 +124,10 @@ def run(args: argparse.Namespace) -> int:
     looked_at = f"{len(results.images):,} image{'s' * (len(results.images) > 1)}"
     said = f"{looked_at}{skipped}: {counted}, in {args.out}"
     console.print(said, soft_wrap=True, highlight=False, markup=False)
+    if results.found and not args.no_pictures:
+        numbers = "Numbers in the pictures: a known object's score, an unknown one's probability of being unknown."
+        most = "" if drawn_all else f" No picture shows more than the {DRAWN} of highest score; {RESULTS} has all."
+        console.print(numbers + most, soft_wrap=True, highlight=False)
     if unknown:
         console.print(f"To name the unknown: surnia detect unknowns {args.run} IMAGES --out DIR", soft_wrap=True)
     return 0
@@ -153,7 +163,7 @@ def _batches(
 def _draw(file: Path, picture: Image.Image, found: Detections, names: Sequence[str]) -> None:
     target = file.with_name(f"{file.name}.png")  # a.jpg and a.png may lie side by side
     target.parent.mkdir(parents=True, exist_ok=True)
-    draw(picture, found, names).save(target)
+    draw(picture, found, names, limit=DRAWN).save(target)
 
 
 def line(name: str, found: Detections, names: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from detection.training.model import build_engine
 from detection.training.processes import check_machine
 from detection.training.recipe import DetectionRecipe
 from detection.training.runner import Chain, Outcome, detect_train
+from sslcore.errors import ConfigError
 from sslcore.storage import RunDirectory
 from sslcore.training.lightning import is_first_process
 
@@ -67,11 +68,16 @@ def prepare(recipe: DetectionRecipe) -> OpenWorldData:
         said = "opening OpenScenes; composing them takes a minute or more, once, and they are kept in the cache"
         print(said, file=sys.stderr, flush=True)
     data = open_data(recipe.data, fits=recipe.fits)
+    if recipe.tasks and recipe.tasks > data.tasks.count:
+        raise ConfigError(
+            f"tasks must be at most {data.tasks.count}, as {data.tasks.name} has no more, not {recipe.tasks}"
+        )
     if first:
         for problem in data.ignored[:SHOWN]:
-            print(f"ignored: {problem}", file=sys.stderr)
+            print(f"note: {problem}", file=sys.stderr)
         if len(data.ignored) > SHOWN:
-            print(f"ignored: {len(data.ignored) - SHOWN} more; surnia doctor --data lists them", file=sys.stderr)
+            more = len(data.ignored) - SHOWN
+            print(f"note: {more} more like these; surnia doctor --data lists them", file=sys.stderr)
     # A detector may find what no test image has.
     test = with_categories(data.test, data.tasks.classes, unknown_id=data.tasks.unknown_id)
     return replace(data, test=test)
@@ -142,6 +148,8 @@ def forgetting_lines(results: dict[str, Any]) -> list[str]:
     lost = (results["forgetting"]["strict"] or {}).get("forgetting", [])
     return [
         f"The classes of task {task} lost {100 * value:.1f} points of mAP since their best."
+        if value >= 0
+        else f"The classes of task {task} lost nothing: their mAP is {-100 * value:.1f} points above its best so far."
         for task, value in enumerate(lost[-1] if lost else [], start=1)
         if value is not None
     ]

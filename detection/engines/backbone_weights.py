@@ -38,11 +38,17 @@ class BackboneReport:
 
     def sentences(self) -> list[str]:
         """For the log."""
-        found = f"backbone: {self.description}; {len(self.matched)} weights matched, {len(self.missing)} are random"
+        found = f"backbone: {self.description}"
+        if self.matched or self.unmatched:
+            found += f"; {len(self.matched)} weights matched, {len(self.missing)} are random"
         if self.unmatched:
             names = ", ".join(self.unmatched[:3]) + (", ..." if len(self.unmatched) > 3 else "")
             found += f", {len(self.unmatched)} of the source are not the backbone's ({names})"
-        return [found, f"labels of future classes: {self.future_labels}: {self.because}"]
+        seen = {
+            "no": "the backbone has seen no labels of later classes",
+            "possible": "the backbone may have seen labels of later classes",
+        }.get(self.future_labels, "whether the backbone has seen labels of later classes is not known")
+        return [found, f"{seen}: {self.because}"]
 
 
 def load_backbone_weights(network: PyramidNetwork, settings: NetworkSettings) -> BackboneReport:

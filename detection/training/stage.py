@@ -90,6 +90,8 @@ def train_stage(
     folder = layout.checkpoints(place.task, place.stage)
     start = _start(folder, place, say)
     done = checkpoint_step(start) or 0 if start else 0
+    if start:
+        say(f"{place.name} goes on after step {done:,} of {settings.steps:,}")
     if layout.writes and folder is not None:
         set_aside_after(folder, done)
     if run is not None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from support.drawn import TASKS, draw_set, drawn_recipe
 from support.runs import At, stop
 
 from apps.cli import main
+from apps.detect_train import forgetting_lines, prepare
 from apps.recipe_text import dump
 from detection.data.settings import CocoData
 from detection.detector import OpenWorldDetector
 from detection.training import stage as stage_module
+from sslcore.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +118,9 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(home, surnia, monkeypatch):
     assert "step-00000003" in out
     assert "surnia detect train --resume runs/stopped" in out
     assert json.loads((home / "runs/stopped/run.json").read_text())["status"] == "stopped"
-    code, out, _ = surnia("train", "--resume", "runs/stopped")
+    code, out, err = surnia("train", "--resume", "runs/stopped")
     assert code == 0
+    assert "task 2, train goes on after step 3 of " in err
     ours, theirs = (results(home / "runs" / name)["by_task"] for name in ("stopped", "mine"))
     assert [task["strict"] for task in ours] == [task["strict"] for task in theirs]
 
@@ -146,6 +150,27 @@ def test_test_images_need_not_list_every_class(home, surnia, tmp_path):
     assert code == 0
     found = json.loads((tmp_path / "again.json").read_text())
     assert {key: found[key] for key in own} == own
+
+
+def test_more_tasks_than_there_are_are_refused_before_anything_is_written(monkeypatch):
+    data = SimpleNamespace(tasks=TASKS, ignored=())
+    monkeypatch.setattr("apps.detect_train.open_data", lambda settings, fits: data)
+    recipe = drawn_recipe().model_copy(update={"tasks": TASKS.count + 1})
+    with pytest.raises(ConfigError, match=f"tasks must be at most {TASKS.count}, as .* has no more"):
+        prepare(recipe)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.067, "lost 6.7 points of mAP since their best."),
+        (-0.067, "lost nothing: their mAP is 6.7 points above its best so far."),
+    ],
+)
+def test_what_helped_is_not_told_as_a_loss(value, said):
+    assert forgetting_lines({"forgetting": {"strict": {"forgetting": [[], [value]]}}}) == [
+        f"The classes of task 1 {said}"
+    ]
 
 
 def test_what_cannot_start_leaves_no_directory(home, surnia):
@@ -236,6 +261,7 @@ def test_predict_writes_results_and_pictures_and_names_what_it_cannot_read(home,
     lines = said.splitlines()
     assert [line.partition(":")[0] for line in lines[:3]] == ["a.png", "inner/a.png", "test_3.png"]
     assert "3 images, 1 skipped: " in said
+    assert "an unknown one's probability of being unknown" in said
     found, about = (json.loads((out / name).read_text()) for name in ("detections.json", "images.json"))
     assert [image["file_name"] for image in about["images"]] == ["a.png", "inner/a.png", "test_3.png"]
     names = {entry["id"]: entry["name"] for entry in about["categories"]}
@@ -266,6 +292,10 @@ def test_predict_gives_up_where_too_many_images_are_broken(home, surnia, tmp_pat
     code, _, err = surnia(*words, "9")
     assert code == 3
     assert err.splitlines()[-1].startswith("none of the 3 images can be read")
+    assert not (tmp_path / "found").exists()
+    code, _, err = surnia("predict", "runs/mine", folder / "0.png", "--out", tmp_path / "found")
+    assert code == 3
+    assert err.splitlines()[-1] == "there is nothing to look at: the only image cannot be read"
     (tmp_path / "empty").mkdir()
     code, _, err = surnia("predict", "runs/mine", tmp_path / "empty", "--out", tmp_path / "found")
     assert code == 3
