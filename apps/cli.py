@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
         "find known objects, flag unknown ones, take on new classes: train, predict, learn, ...",
         commands.detect,
     ),
-    "control": ("learn to act from pixels, by reward: train, resume, evaluate, record", commands.control),
+    "control": ("learn to act from pixels, by reward: train, resume, evaluate, record, export", commands.control),
     "evaluate": ("how good a backbone's features are: knn, linear, finetune", commands.evaluate),
     "embed": ("write the features of every image to a file", commands.embed),
     "export": ("write a backbone for torchvision or detectron2", commands.export),

@@ -43,6 +43,12 @@ def options() -> Options:
     return parser
 
 
+LEGEND = """\
+labelled, not: objects in training images with and without a label; those of other tasks have none.
+recurring: images of earlier tasks, labelled for this one. far: in no task and in test images only, never learnt.
+for test: drawings in test images, the same as in training or others."""
+
+
 def openscenes(args: argparse.Namespace) -> int:
     """Compose (or find) the set, show what is in it, and say how to go on.
 
@@ -61,6 +67,7 @@ def openscenes(args: argparse.Namespace) -> int:
         workers=args.workers,
     )
     print(describe(made))
+    print(f"\n{LEGEND}")
     print(f"\n{made.tasks.name}, {args.size}, seed {args.seed}, is in {made.folder}")
     print(f"hash {made.manifest['hash']}")
     print(f"\nTo train on it:\n\n  {next_command(made, args)}")
