@@ -4,9 +4,10 @@ A folder holds `images/`, `tasks.yaml`, `train_1.json` ... (one a task), `val.js
 (the request, SHA-256 of every file, one hash over all of them, statistics).
 
 Every json is annotated completely, with the same ids for categories, images and boxes everywhere; what a task may see
-of it is the business of label views. A training image shows a few objects of its task's classes and two to four of
-other tasks'. About a quarter of a later task's images are images of earlier tasks. Far unknown objects, which no task
-ever labels, are in the test only: a detector meets them there for the first time, labelled or not. Classes are
+of it is the business of label views. A training image shows a few objects of its task's classes and two to four others:
+one or two of other tasks' classes, and one or two far unknown ones, which no task ever labels. Half of the far unknown
+classes stand about like that in training and validation images; the other half is in the test only, where a detector
+meets it for the first time. About a quarter of a later task's images are images of earlier tasks. Classes are
 long-tailed in training and equally frequent in val and test, where a rare class would be measured on a handful. Val and
 test have photographs of their own, and half of their objects of a class with several drawings show one that training
 never showed; `drawing` says which.
@@ -47,7 +48,10 @@ RECURRING = 0.25
 HELD_OUT = 0.5
 """Share of the objects in val and test that show a drawing of that split's own, where the class has any."""
 UNLABELLED = (2, 4)
-"""Objects of other tasks in a training image."""
+"""Objects in a training image that its task does not label."""
+OTHERS, FAR_SEEN = (1, 2), (1, 2)
+"""How many of them are of other tasks' classes and far unknown. Without the latter nothing in the last task's images
+would be unknown, as if a world ended with its label set."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +182,8 @@ class _Plan:
         self.deal, self.size, self.seed, self.art = deal, size, seed, art
         configs = [
             *(_train_config(deal, size, task) for task in range(1, len(deal.tasks) + 1)),
-            _config(size, "val", ObjectGroup(deal.known, count=(3, 6))),
-            _config(size, "test", ObjectGroup(deal.known, count=(3, 6)), *_far(deal)),
+            _config(size, "val", ObjectGroup(deal.known, count=(3, 6)), *_far(deal.far_seen, (0, 2))),
+            _config(size, "test", ObjectGroup(deal.known, count=(3, 6)), *_far(deal.far, (0, 2))),
         ]
         self.composers = [SceneComposer(config, art, photographs, seed) for config in configs]
         fresh = size.later - round(RECURRING * size.later)
@@ -200,11 +204,12 @@ class _Plan:
 
 def _train_config(deal: Deal, size: SetSize, task: int) -> SceneConfig:
     labelled = ObjectGroup(deal.tasks[task - 1], count=(1, 4), tail=0.5)
-    return _config(size, "train", labelled, ObjectGroup(deal.others(task), count=UNLABELLED, tail=0.4))
+    others = ObjectGroup(deal.others(task), count=OTHERS if deal.far_seen else UNLABELLED, tail=0.4)
+    return _config(size, "train", labelled, others, *_far(deal.far_seen, FAR_SEEN))
 
 
-def _far(deal: Deal) -> list[ObjectGroup]:
-    return [ObjectGroup(deal.far, count=(0, 2))] if deal.far else []
+def _far(classes: tuple[str, ...], count: tuple[int, int]) -> list[ObjectGroup]:
+    return [ObjectGroup(classes, count=count)] if classes else []
 
 
 def _config(size: SetSize, split: Split, *groups: ObjectGroup) -> SceneConfig:

@@ -22,21 +22,31 @@ def count_all(files: Mapping[str, Mapping[str, Any]], tasks: TaskSet) -> dict[st
     images and objects by part.
     """
     labelled = {f"train_{k}": set(tasks.current(k)) for k in range(1, tasks.count + 1)}
+    named = {f"train_{k}": set(tasks.known(k)) for k in range(1, tasks.count + 1)}
     seen: set[int] = set()
     parts: dict[str, Any] = {}
+    every = set(tasks.classes)
     for part, contents in files.items():
-        parts[part] = _count(contents, labelled.get(part, set(tasks.classes)), seen)
+        parts[part] = _count(contents, labelled.get(part, every), named.get(part, every), seen)
         seen |= {image["id"] for image in contents["images"]}
     return {"parts": parts, "classes": _count_classes(files, tasks)}
 
 
-def _count(contents: Mapping[str, Any], labelled: set[str], seen: set[int]) -> dict[str, Any]:
-    """Of one part: counts, mean objects an image, labelled and not, and shares in [0, 1]."""
+def _count(contents: Mapping[str, Any], labelled: set[str], named: set[str], seen: set[int]) -> dict[str, Any]:
+    """Of one part: counts, mean objects an image, and shares in [0, 1].
+
+    Args:
+        contents: COCO's dictionary.
+        labelled: the classes that the part labels; the other objects are unlabelled.
+        named: those and the ones of earlier tasks; the other objects are unknown.
+        seen: ids of images of earlier parts.
+    """
     names = {category["id"]: category["name"] for category in contents["categories"]}
     images, things = contents["images"], contents["annotations"]
     total = Counter(thing["image_id"] for thing in things)
     known = Counter(thing["image_id"] for thing in things if names[thing["category_id"]] in labelled)
     others = [total[image["id"]] - known[image["id"]] for image in images]
+    unknown = sum(names[thing["category_id"]] not in named for thing in things)
     inside = [thing for thing in things if not thing["truncated"]]
     return {
         "images": len(images),
@@ -45,6 +55,7 @@ def _count(contents: Mapping[str, Any], labelled: set[str], seen: set[int]) -> d
         "objects_per_image": _mean(total[image["id"]] for image in images),
         "labelled_per_image": _mean(known[image["id"]] for image in images),
         "unlabelled_per_image": _mean(others),
+        "unknown_per_image": round(unknown / len(images), 4),
         "images_by_unlabelled": {str(n): count for n, count in sorted(Counter(others).items())},
         "distractors_per_image": round(len(contents["distractors"]) / len(images), 4),
         "occluded": _mean(thing["visible"] < _HIDDEN for thing in inside),
@@ -99,7 +110,19 @@ def describe(made: "OpenScenes") -> str:
 
 def _parts_table(parts: Mapping[str, Any]) -> str:
     rows = [
-        ["part", "images", "recurring", "objects", "an image", "labelled", "not", "distractors", "occluded", "cut off"]
+        [
+            "part",
+            "images",
+            "recurring",
+            "objects",
+            "an image",
+            "labelled",
+            "not",
+            "unknown",
+            "distractors",
+            "occluded",
+            "cut off",
+        ]
     ]
     rows += [
         [
@@ -110,6 +133,7 @@ def _parts_table(parts: Mapping[str, Any]) -> str:
             f"{of['objects_per_image']:.2f}",
             f"{of['labelled_per_image']:.2f}",
             f"{of['unlabelled_per_image']:.2f}",
+            f"{of['unknown_per_image']:.2f}",
             f"{of['distractors_per_image']:.2f}",
             f"{of['occluded']:.0%}",
             f"{of['truncated']:.0%}",

@@ -32,10 +32,15 @@ _MIXED = (
 
 @dataclass(frozen=True)
 class Deal:
-    """Classes by task, in the tasks' order, and the classes no task labels."""
+    """Classes by task, in the tasks' order, and the far unknown ones, which no task labels."""
 
     tasks: tuple[tuple[str, ...], ...]
     far: tuple[str, ...]
+
+    @property
+    def far_seen(self) -> tuple[str, ...]:
+        """The far unknown classes that training images show, too; the others are met in the test for the first time."""
+        return self.far[::2]
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -85,7 +90,7 @@ def _deal_mixed(by_super: dict[str, list[str]], far: tuple[str, ...], source: st
             f"{FEWEST_TASKS * FEWEST_CLASSES}, for {FEWEST_TASKS} tasks of {FEWEST_CLASSES}; add class folders"
         )
     if not far:
-        # The test shows them only, so that few drawings do least harm there; the longest super-category gives first.
+        # Nobody learns their names, so that few drawings do least harm there; the longest super-category gives first.
         lists = [list(names) for names in by_super.values()]
         far = tuple(max(lists, key=len).pop() for _ in range(len(classes) // _FAR_SHARE))
         classes = [name for names in by_super.values() for name in names if name not in far]

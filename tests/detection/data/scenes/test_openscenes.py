@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections import Counter
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -17,9 +18,11 @@ from detection.data.scenes import (
     openscenes,
 )
 from detection.data.scenes.openscenes import SIZES, SetSize
+from detection.data.scenes.openscenes_tasks import deal_kenney
 from detection.tasks import TaskSet
 from sslcore.errors import ConfigError, DataError
 
+SEEN = deal_kenney("M").far_seen
 PARTS = ["train_1", "train_2", "train_3", "train_4", "val", "test"]
 
 
@@ -135,18 +138,30 @@ def test_every_training_image_shows_its_tasks_classes_and_two_to_four_other_obje
             labelled = sum(name in current for name in names)
             assert 1 <= labelled <= 4
             others.append(len(names) - labelled)
-            assert set(names) <= set(made.tasks.classes)
+            assert set(names) <= {*made.tasks.classes, *SEEN}
         assert min(others) >= 1, "the composer leaves a thing out where there is no room"
         assert np.mean([2 <= n <= 4 for n in others]) > 0.9
         assert 2 <= np.mean(others) <= 4
 
 
-def test_far_unknown_objects_are_in_the_test_only(made):
+def test_half_of_the_far_unknown_classes_are_in_every_part_and_half_in_the_test_only(made):
     far = set(kenney.TABLE[kenney.FAR])
-    shown = {p: {name for names in objects_by_image(contents(made, p)).values() for name in names} for p in PARTS}
-    assert shown["test"] & far
-    assert all(not shown[part] & far for part in PARTS if part != "test")
-    assert len(shown["test"] - far) > 25
+    shown = {part: set(Counter(chain(*objects_by_image(contents(made, part)).values()))) & far for part in PARTS}
+    assert len(SEEN) == 8
+    assert shown["test"] - set(SEEN), "something is met for the first time"
+    assert all(shown[part] and shown[part] <= set(SEEN) for part in PARTS if part != "test")
+    assert len(shown["train_1"]) == len(SEEN)
+
+
+def test_every_training_image_shows_something_that_no_task_has_named_yet(made):
+    for task in range(1, 5):
+        named = set(made.tasks.known(task))
+        by_image = objects_by_image(contents(made, f"train_{task}")).values()
+        unknown = [sum(name not in named for name in names) for names in by_image]
+        assert np.mean([n > 0 for n in unknown]) > 0.9, "the composer leaves a thing out where there is no room"
+        assert made.manifest["statistics"]["parts"][f"train_{task}"]["unknown_per_image"] == pytest.approx(
+            np.mean(unknown), abs=1e-3
+        )
 
 
 def test_a_quarter_of_a_later_tasks_images_are_those_of_earlier_tasks_annotated_the_same(made):
@@ -327,14 +342,14 @@ def test_senseless_requests_are_refused(wrong):
 
 def test_own_art_is_dealt_into_tasks(own, photographs, few, tmp_path):
     made = make_openscenes("M", "tiny", 0, folder=tmp_path / "set", sprites=own(6), backgrounds=photographs)
-    # c5 has one drawing only, like c4 and c3, and is the last of them: far unknown.
+    # c5 has one drawing only, like c4 and c3, and is the last of them: far unknown, and being the only such class met
+    # in training, too.
     assert made.tasks.tasks == (("c0", "c2", "c4"), ("c1", "c3"))
     assert sorted(p.name for p in made.folder.glob("*.json")) == sorted(
         ["train_1.json", "train_2.json", "val.json", "test.json", "manifest.json"]
     )
-    for part in ("train_1", "train_2", "val"):
-        assert "c5" not in {n for names in objects_by_image(contents(made, part)).values() for n in names}
-    assert "c5" in {n for names in objects_by_image(contents(made, "test")).values() for n in names}
+    for part in ("train_1", "train_2", "test"):
+        assert "c5" in {n for names in objects_by_image(contents(made, part)).values() for n in names}
     shutil.rmtree(tmp_path / "own6")
     assert open_openscenes(made.folder).tasks == made.tasks
 

@@ -26,6 +26,8 @@ def test_the_demos_classes_are_all_dealt_once():
         assert all(len(names) >= 6 for names in deal.tasks)
         assert sorted((*deal.known, *deal.far)) == sorted(every)
         assert set(deal.far) == set(kenney.TABLE[kenney.FAR])
+        assert set(deal.far_seen) < set(deal.far)
+        assert len(deal.far_seen) == 8
 
 
 def test_tasks_of_s_share_no_supercategory_and_those_of_m_have_all():
