@@ -281,8 +281,27 @@ def figures(trained: Trained, found: Sequence[Detections], *, by_posterior: bool
         "auroc": measured["auroc_posterior" if by_posterior else "auroc_score"],
         "ece": calibrated.error if calibrated else None,
         "uncapped": {name: uncapped[name] for name in ("u_ap", "u_recall", "u_f1", "unknown_per_image", "h_score")},
+        "u_recall_10_by_kind": _recall_by_kind(truth, arrays, data, task),
         **_of_training(trained),
     }
+
+
+def _recall_by_kind(
+    truth: GroundTruth, found: DetectionArrays, data: OpenWorldData, task: int
+) -> dict[str, float | None]:
+    """U-Recall@10 of later tasks' classes, of those that no task labels though training images show them, and of those
+    that only the test has."""
+    trained_on = {train.categories[k] for train in data.trains for k in np.unique(train.box_category)}
+    never = set(truth.categories) - set(data.tasks.classes)
+    kinds = {"later": set(data.tasks.future(task)), "far_seen": never & trained_on, "far_new": never - trained_on}
+    unknown, measured = set().union(*kinds.values()), {}
+    for kind, names in kinds.items():
+        left_out = [k for k, name in enumerate(truth.categories) if name in unknown - names]
+        rows = ~np.isin(truth.box_category, left_out)
+        per_box = ("box_image", "boxes", "box_category", "crowd", "difficult")
+        of_kind = replace(truth, **{name: getattr(truth, name)[rows] for name in per_box})
+        measured[kind] = evaluate(of_kind, found, data.tasks, task, coco=False)["u_recall_10"]
+    return measured
 
 
 def _of_training(trained: Trained) -> dict[str, Any]:

@@ -23,6 +23,12 @@ COLUMNS: Columns = {
     "H-score": lambda r: r["h_score"],
     "forgetting": lambda r: r["forgetting"],
 }
+KINDS: Columns = {
+    "later tasks' classes": lambda r: r["u_recall_10_by_kind"]["later"],
+    "never labelled": lambda r: r["u_recall_10_by_kind"]["far_seen"],
+    "in the test only": lambda r: r["u_recall_10_by_kind"]["far_new"],
+}
+"""U-Recall@10 of them."""
 ERRORS: Columns = {
     "A-OSE detections": lambda r: r["a_ose_at_recall"][RECALL],
     "A-OSE objects": lambda r: r["a_ose_objects_at_recall"][RECALL],
@@ -64,8 +70,9 @@ def table(bench: Bench) -> str:
         most = max(len(result["tasks"]) for name in shown for result in stored[name].values())
         for task in range(1, (2 if group == "part" else most) + 1):
             lines += [f"### {heading}, after task {task}", ""]
-            for columns in (COLUMNS, ERRORS):
-                lines += [*_block(stored, shown, task, columns), ""]
+            lines += [*_block(stored, shown, task, COLUMNS), ""]
+            lines += ["U-Recall@10 by what is unknown:", "", *_block(stored, shown, task, KINDS), ""]
+            lines += [*_block(stored, shown, task, ERRORS), ""]
         same = [ROWS[name].title for name in names if bench.is_ours(ROWS[name])]
         if same:
             lines += [f"As ours is: {'; '.join(same)}.", ""]
