@@ -22,8 +22,8 @@ from alternate import Forms, hardware, measure, table
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 
-from rl.replay import FrameReplayBuffer
-from rl.replay_memory import available_bytes
+from rl.replay.buffer import FrameReplayBuffer
+from rl.replay.memory import available_bytes
 
 ACTION = spaces.Box(-1, 1, (6,), np.float32)
 PAPER = (9, 100, 100)  # Laskin et al. 2020: 3 frames of 3 x 100 x 100, cropped to 84 later

@@ -143,7 +143,7 @@ def _restore_ornstein_uhlenbeck(content: dict[str, Any]) -> OrnsteinUhlenbeckAct
 
 
 def _restore_buffer_class(name: str) -> type[ReplayBuffer] | None:
-    from rl.replay import FrameReplayBuffer
+    from rl.replay.buffer import FrameReplayBuffer
 
     known = {kind.__name__: kind for kind in (FrameReplayBuffer, ReplayBuffer, NStepReplayBuffer)}
     if name not in known:

@@ -5,7 +5,7 @@ from typing import Any
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
 
-from rl.replay import FrameReplayBuffer
+from rl.replay.buffer import FrameReplayBuffer
 from sslcore.errors import ConfigError
 
 

@@ -2,7 +2,7 @@
 
     my-run/
         checkpoints/step-00010000/   weights, optimisers, generators, episodes under way (sslcore.storage.checkpoint)
-        replay/step-00010000/        the replay buffer of that moment (rl.replay_files); frames that did not change
+        replay/step-00010000/        the replay buffer of that moment (rl.replay.saving); frames that did not change
                                      are hard links to the checkpoint's before
 
 The replay is written first, so that a checkpoint that is there is complete. Steps are the environment's.
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rl import replay_files
 from rl.curl import CURL
-from rl.replay import FrameReplayBuffer
+from rl.replay import saving
+from rl.replay.buffer import FrameReplayBuffer
 from rl.training import encoders
 from sslcore.errors import CheckpointError
 from sslcore.storage import (
@@ -141,7 +141,7 @@ class AgentCheckpoints:
         for path in reversed(list_checkpoints(self._run.checkpoints)):
             try:
                 verify_checkpoint(path)
-                replay_files.verify(self._replays / path.name)
+                saving.verify(self._replays / path.name)
             except CheckpointError as error:
                 say(f"skipped {path.name}: {error}")
             else:

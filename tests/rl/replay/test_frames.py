@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl.replay_frames import FramePool
+from rl.replay.frames import FramePool
 from sslcore.errors import ConfigError
 
 
@@ -50,11 +50,11 @@ def test_it_grows_in_place_and_keeps_what_it_has():
 
 def test_it_grows_by_what_is_free_and_says_why_if_that_is_too_little(monkeypatch):
     pool, _ = pool_of(*range(8), capacity=8)
-    monkeypatch.setattr("rl.replay_memory.available_bytes", lambda device: 11)
+    monkeypatch.setattr("rl.replay.memory.available_bytes", lambda device: 11)
     with pytest.raises(ConfigError, match="short episodes"):
         pool.reserve(3)
     assert pool.capacity == 8
-    monkeypatch.setattr("rl.replay_memory.available_bytes", lambda device: 12)
+    monkeypatch.setattr("rl.replay.memory.available_bytes", lambda device: 12)
     pool.reserve(3)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rl import replay_memory
+from rl.replay import memory
 from sslcore.errors import ConfigError
 
 CHUNK_BYTES = 1 << 24  # of frames in one file of a saved buffer: what a single new frame makes be written again
@@ -139,7 +139,7 @@ class FramePool:
     def _grow(self, count: int) -> None:
         """More room: episodes are shorter than was reckoned with."""
         capacity = self.capacity + count
-        free = replay_memory.available_bytes(str(self.device))
+        free = memory.available_bytes(str(self.device))
         if free is not None and count * math.prod(self.frame_shape) > free:
             raise ConfigError(self._refusal(capacity))
         if isinstance(self._store, Tensor):

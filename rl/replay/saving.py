@@ -25,7 +25,7 @@ from sslcore.storage.tree import pack, unpack
 from sslcore.storage.weights import load_safetensors, safetensors_chunks
 
 if TYPE_CHECKING:
-    from rl.replay import FrameReplayBuffer
+    from rl.replay.buffer import FrameReplayBuffer
 
 SCHEMA = 1
 _KIND = "replay buffer"

@@ -17,8 +17,8 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from rl import replay_files, replay_inputs, replay_memory
-from rl.replay_frames import FramePool
+from rl.replay import inputs, memory, saving
+from rl.replay.frames import FramePool
 from sslcore.errors import ConfigError
 
 __all__ = ["FrameReplayBuffer"]
@@ -80,8 +80,8 @@ class FrameReplayBuffer(ReplayBuffer):
         storage_device: torch.device | str | None = None,
         seed: int | None = None,
     ) -> None:
-        self.stack = replay_inputs.checked_stack(observation_space, stack)
-        replay_inputs.check_options(buffer_size, n_envs, n_steps, gamma, optimize_memory_usage)
+        self.stack = inputs.checked_stack(observation_space, stack)
+        inputs.check_options(buffer_size, n_envs, n_steps, gamma, optimize_memory_usage)
         # ReplayBuffer's own constructor would allocate whole observations.
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)
         self.buffer_size = max(buffer_size // n_envs, 1)
@@ -91,21 +91,19 @@ class FrameReplayBuffer(ReplayBuffer):
         self.frame_shape = (self.obs_shape[0] // self.stack, *self.obs_shape[1:])
 
         action_type = np.dtype(self._maybe_cast_dtype(action_space.dtype))
-        needed = replay_memory.required_bytes(
+        needed = memory.required_bytes(
             self.buffer_size * n_envs,
             self.obs_shape,
             stack=self.stack,
             action_bytes=self.action_dim * action_type.itemsize,
             n_envs=n_envs,
         )
-        storage = str(storage_device or replay_memory.choose_storage(needed, str(self.device)))
-        self.memory = replay_memory.check_fits(
-            needed, storage, buffer_size=self.buffer_size * n_envs, frame=self.frame_shape
-        )
+        storage = str(storage_device or memory.choose_storage(needed, str(self.device)))
+        self.memory = memory.check_fits(needed, storage, buffer_size=self.buffer_size * n_envs, frame=self.frame_shape)
         _log.info(self.memory)
 
         rows = (self.buffer_size, n_envs)
-        capacity = replay_memory.frame_capacity(self.buffer_size * n_envs, n_envs, self.stack)
+        capacity = memory.frame_capacity(self.buffer_size * n_envs, n_envs, self.stack)
         self.pool = FramePool(capacity, self.frame_shape, storage)
         self.places = np.zeros((*rows, self.stack + 1), dtype=np.int32)
         self.actions = np.zeros((*rows, self.action_dim), dtype=action_type)
@@ -114,7 +112,7 @@ class FrameReplayBuffer(ReplayBuffer):
         self.timeouts = np.zeros(rows, dtype=np.float32)
         self.ends = np.zeros(rows, dtype=bool)
         self._newest = np.zeros((n_envs, *self.obs_shape), dtype=np.uint8)  # what the last transitions led to
-        self._saved: dict[int, replay_files.SavedChunk] = {}
+        self._saved: dict[int, saving.SavedChunk] = {}
         self.generator = np.random.default_rng(int(np.random.randint(2**31)) if seed is None else seed)
 
     @property
@@ -156,10 +154,10 @@ class FrameReplayBuffer(ReplayBuffer):
             EnvWorkerError: a reward is not finite, or an observation is no uint8 image of the right shape.
         """
         shape = (self.n_envs, *self.obs_shape)
-        obs = replay_inputs.images(obs, shape)
-        next_obs = replay_inputs.images(replay_inputs.last_observations(next_obs, done, infos), shape)
-        replay_inputs.check_overlap(obs, next_obs, self.stack)
-        reward, done = replay_inputs.rewards(reward), np.asarray(done, dtype=bool).reshape(self.n_envs)
+        obs = inputs.images(obs, shape)
+        next_obs = inputs.images(inputs.last_observations(next_obs, done, infos), shape)
+        inputs.check_overlap(obs, next_obs, self.stack)
+        reward, done = inputs.rewards(reward), np.asarray(done, dtype=bool).reshape(self.n_envs)
         action = np.asarray(action).reshape(self.n_envs, self.action_dim)
         timeouts = [self.handle_timeout_termination and info.get("TimeLimit.truncated", False) for info in infos]
         self.pool.reserve(self.n_envs * (self.stack + 1))
@@ -262,9 +260,9 @@ class FrameReplayBuffer(ReplayBuffer):
     # --- files ---------------------------------------------------------------------------------------------------
 
     def save_to(self, folder: str | Path) -> Path:
-        """Writes the whole state to a folder of its own; see `rl.replay_files.save`."""
-        return replay_files.save(self, Path(folder))
+        """Writes the whole state to a folder of its own; see `rl.replay.saving.save`."""
+        return saving.save(self, Path(folder))
 
     def restore_from(self, folder: str | Path) -> None:
-        """Continues from a folder of `save_to`; see `rl.replay_files.restore`."""
-        replay_files.restore(self, Path(folder))
+        """Continues from a folder of `save_to`; see `rl.replay.saving.restore`."""
+        saving.restore(self, Path(folder))

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from support.replays import MadeUpEnvs, everything, fill, frame_buffer
 
-from rl import replay_files, replay_frames
+from rl.replay import frames, saving
 from sslcore.errors import CheckpointError
 from sslcore.storage import files
 
@@ -18,7 +18,7 @@ FRAME = 4 * 4  # bytes
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr(replay_frames, "CHUNK_BYTES", 8 * FRAME)
+    monkeypatch.setattr(frames, "CHUNK_BYTES", 8 * FRAME)
 
 
 def made(rows=30, n_envs=2, seed=1, **options):
@@ -76,7 +76,7 @@ def test_only_chunks_with_new_frames_are_written_again(tmp_path):
     assert len(changed) <= 2 and set(changed) <= set(sorted(second)[-2:])
     # Each folder is whole by itself, and after a restore the files still serve.
     shutil.rmtree(tmp_path / "1")
-    replay_files.verify(tmp_path / "2")
+    saving.verify(tmp_path / "2")
     copy = made(rows=100, n_envs=1)
     copy.restore_from(tmp_path / "2")
     assert inodes(copy.save_to(tmp_path / "3")) == second
@@ -119,7 +119,7 @@ def test_without_hard_links_all_is_written(tmp_path, monkeypatch):
     first = inodes(buffer.save_to(tmp_path / "1"))
     monkeypatch.setattr(os, "link", refuse)
     assert not set(first.values()) & set(inodes(buffer.save_to(tmp_path / "2")).values())
-    replay_files.verify(tmp_path / "2")
+    saving.verify(tmp_path / "2")
 
 
 def test_a_folder_can_be_saved_over(tmp_path):
@@ -150,7 +150,7 @@ def in_child(work, fault):
 
 
 def test_killed_at_any_step_the_folder_is_the_old_one_or_the_new(tmp_path, monkeypatch):
-    monkeypatch.setattr(replay_frames, "CHUNK_BYTES", 20 * FRAME)  # few files: each step of the writer is a process
+    monkeypatch.setattr(frames, "CHUNK_BYTES", 20 * FRAME)  # few files: each step of the writer is a process
     buffer, world, folder = made(rows=12), envs(), tmp_path / "replay"
     fill(buffer, world, 5)
     buffer.save_to(folder)
@@ -180,7 +180,7 @@ def test_on_a_full_disk_the_last_folder_stays_and_the_next_save_succeeds(tmp_pat
             buffer.save_to(tmp_path / "2")
         monkeypatch.delenv("SURNIA_FAULT")
     assert os.listdir(tmp_path) == ["1"]
-    replay_files.verify(tmp_path / "1")
+    saving.verify(tmp_path / "1")
     buffer.save_to(tmp_path / "2")
     copy.restore_from(tmp_path / "2")
     assert_same(buffer, copy)
@@ -219,7 +219,7 @@ def test_damage_is_noticed(saved, name, damage):
     assert buffer.size() == 5
     if name != "manifest.json":
         with pytest.raises(CheckpointError):
-            replay_files.verify(saved)
+            saving.verify(saved)
 
 
 @pytest.mark.parametrize(

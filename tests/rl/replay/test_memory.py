@@ -6,24 +6,24 @@ import pytest
 from gymnasium import spaces
 from support.replays import frame_buffer
 
-from rl import replay_memory
+from rl.replay import memory
 from sslcore.errors import ConfigError
 
 
 @pytest.mark.parametrize(("n_envs", "stack", "shape"), [(1, 3, (9, 20, 20)), (4, 2, (2, 5, 7)), (3, 1, (3, 8, 8))])
 def test_what_is_announced_is_what_is_taken(n_envs, stack, shape):
     buffer = frame_buffer(101, shape, stack, n_envs, action=spaces.Box(-1, 1, (3,), np.float64))
-    announced = replay_memory.required_bytes(101, shape, stack=stack, action_bytes=3 * 4, n_envs=n_envs)
+    announced = memory.required_bytes(101, shape, stack=stack, action_bytes=3 * 4, n_envs=n_envs)
     assert buffer.nbytes == announced
 
 
 def test_a_hundred_thousand_transitions_of_the_papers_size_take_at_most_five_percent_more_than_their_frames():
-    needed = replay_memory.required_bytes(100_000, (9, 100, 100), stack=3, action_bytes=24)
+    needed = memory.required_bytes(100_000, (9, 100, 100), stack=3, action_bytes=24)
     assert 3.0e9 < needed < 1.05 * 3.0e9
 
 
 def test_what_does_not_fit_is_refused_with_what_would(monkeypatch):
-    monkeypatch.setattr(replay_memory, "available_bytes", lambda device: 1_000_000)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 1_000_000)
     with pytest.raises(ConfigError) as caught:
         frame_buffer(1000, (9, 20, 20), 3)
     text = str(caught.value)
@@ -34,27 +34,27 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch):
 
 
 def test_where_the_system_does_not_tell_nothing_is_refused(monkeypatch):
-    monkeypatch.setattr(replay_memory, "available_bytes", lambda device: None)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: None)
     assert frame_buffer(100, (9, 20, 20), 3).memory.endswith("on cpu")
 
 
 def test_frames_go_where_training_is_if_they_leave_room_there(monkeypatch):
-    monkeypatch.setattr(replay_memory, "available_bytes", lambda device: 1000)
-    assert replay_memory.choose_storage(500, "cuda:0") == "cuda:0"
-    assert replay_memory.choose_storage(700, "cuda:0") == "cpu"
-    assert replay_memory.choose_storage(500, "cpu") == "cpu"
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 1000)
+    assert memory.choose_storage(500, "cuda:0") == "cuda:0"
+    assert memory.choose_storage(700, "cuda:0") == "cpu"
+    assert memory.choose_storage(500, "cpu") == "cpu"
 
 
 def test_a_containers_limit_counts_and_its_file_cache_does_not(tmp_path):
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 250\nactive_file 50\n")
-    assert replay_memory._group_bytes(tmp_path) == 600
+    assert memory._group_bytes(tmp_path) == 600
     (tmp_path / "memory.max").write_text("max\n")
-    assert replay_memory._group_bytes(tmp_path) is None
-    assert replay_memory._group_bytes(tmp_path / "missing") is None
+    assert memory._group_bytes(tmp_path) is None
+    assert memory._group_bytes(tmp_path / "missing") is None
 
 
 def test_a_dry_run_can_ask_without_torch_or_numpy():
-    code = "import sys, rl.replay_memory; sys.exit(bool({'torch', 'numpy', 'gymnasium'} & set(sys.modules)))"
+    code = "import sys, rl.replay.memory; sys.exit(bool({'torch', 'numpy', 'gymnasium'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
