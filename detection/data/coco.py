@@ -7,6 +7,7 @@ searched for the offenders.
 
 import gc
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ from sslcore.storage.files import read_file
 
 MAX_BYTES = 1 << 32
 MAX_SIDE = 1 << 24
+_OUTLINE = re.compile(rb'(?<!\\)"segmentation"\s*:\s*(?:\[[-+0-9.eE,\s\[\]]*\]|\{[^{}]*\})')
+"""An object's outline: three quarters of COCO's files, and nothing that is read here."""
 
 
 def read_coco(
@@ -79,10 +82,9 @@ def load_json(path: str | Path) -> dict[str, Any]:
         DataError: it is missing, too large, not JSON or not COCO's.
     """
     remedy = "give a COCO json of images, annotations and categories"
-    raw = read_file(path, limit=MAX_BYTES, error=DataError, remedy=remedy)
     try:
         with _no_collector():
-            content = json.loads(raw)
+            content = _parsed(path, remedy)
     except (ValueError, RecursionError, MemoryError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error) or "it is too large"
         raise DataError(f"{path} is not JSON ({reason}); {remedy}") from error
@@ -94,6 +96,17 @@ def load_json(path: str | Path) -> dict[str, Any]:
         if not isinstance(content.get(key, []), list):
             raise DataError(f"'{key}' of {path} is no list; {remedy}")
     return content
+
+
+def _parsed(path: str | Path, remedy: str) -> Any:
+    """The content without outlines, which as Python's numbers would take ten times their length in memory."""
+    text = _OUTLINE.sub(b'"segmentation":0', read_file(path, limit=MAX_BYTES, error=DataError, remedy=remedy))
+    try:
+        return json.loads(text)
+    except ValueError:
+        del text
+        # Once more as it is, for the place of the mistake in the file.
+        return json.loads(read_file(path, limit=MAX_BYTES, error=DataError, remedy=remedy))
 
 
 @contextmanager

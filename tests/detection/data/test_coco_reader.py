@@ -254,3 +254,28 @@ def test_a_large_file_costs_little_more_than_its_json(write):
     order = np.argsort(np.arange(60_000) % 5000, kind="stable")
     assert np.array_equal(ours.box_ids, order)
     assert np.allclose(ours.boxes[:, 2:] - ours.boxes[:, :2], np.array(sides)[order][:, 2:])
+
+
+def test_outlines_are_not_read_and_nothing_else_is_lost(write):
+    outlines = [
+        [[1.5, 2, -3e1, 4.25], [1, 2]],
+        {"counts": [3, 4, 5], "size": [48, 64]},
+        {"counts": "WPh0\\12]1O[", "size": [48, 64]},
+        [],
+    ]
+    plain = [box(i, 1, 7, area=i) for i in range(5)]
+    first = [{"segmentation": outline, **entry} for outline, entry in zip(outlines, plain)]
+    last = [{**entry, "segmentation": outline} for outline, entry in zip(outlines, plain)]
+    tricky = image(1, file_name='a "segmentation": [1].jpg')
+    expected = read_coco(write(content(images=[tricky], annotations=plain[:4])))
+    for entries in (first, last):
+        ours = read_coco(write(content(images=[tricky], annotations=entries)))
+        assert ours.images == expected.images
+        assert np.array_equal(ours.boxes, expected.boxes)
+        assert ours.area.tolist() == [0, 1, 2, 3]
+
+
+def test_a_mistake_behind_an_outline_is_placed_where_it_is_in_the_file(write):
+    text = json.dumps(content(annotations=[box(1, 1, 7, segmentation=[[1, 2, 3, 4]])]))
+    with pytest.raises(DataError, match=rf"\(char {len(text) - 1}\)"):
+        read_coco(write(text[:-1] + "]"))
