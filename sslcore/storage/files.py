@@ -36,6 +36,8 @@ _REMEDIES = {
     errno.ENOENT: "create the folder it is to lie in",
     errno.ENOTDIR: "choose a path whose parents are folders",
     errno.EISDIR: "choose a path that is not a folder",
+    errno.ENOTEMPTY: "name a new folder",
+    errno.EEXIST: "name a new folder",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.EIO: "check the disk",
@@ -320,9 +322,25 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def link_folder(link: Path, target: Path) -> None:
+    """Gives a folder, wherever it lies, another name in a new one (a symbolic link).
+
+    Raises:
+        CheckpointError: the operating system or the file system refuses.
+    """
+    with _explained("write the link", link):
+        _step("symlink", link)
+        os.symlink(target, link, target_is_directory=True)
+
+
 @contextlib.contextmanager
-def new_folder(final: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder to fill (with `write_new`); it gets its final name when the block ends well, else it goes."""
+def new_folder(final: str | os.PathLike[str], *, replace: bool = True) -> Iterator[Path]:
+    """A temporary folder to fill (with `write_new`); it gets its final name when the block ends well, else it goes.
+
+    Args:
+        final: the name.
+        replace: what has it may go; otherwise only an empty folder.
+    """
     final = Path(final)
     temporary = _temporary(final)
     with _explained("create the folder", temporary):
@@ -330,25 +348,26 @@ def new_folder(final: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.mkdir()
     try:
         yield temporary
-        commit_folder(temporary, final)
+        commit_folder(temporary, final, replace=replace)
     except BaseException:
         with contextlib.suppress(OSError):
             _delete(temporary)
         raise
 
 
-def commit_folder(temporary: Path, final: Path) -> None:
+def commit_folder(temporary: Path, final: Path, *, replace: bool = True) -> None:
     """Gives a filled folder its final name.
 
     A folder that has that name already is moved aside for the moment between two renames; should the process die just
-    then, `sweep_temporaries` moves it back (and `retired` finds it until then).
+    then, `sweep_temporaries` moves it back (and `retired` finds it until then). Without `replace` it is refused if it
+    holds anything, by the rename itself, so that nobody can fill it in between.
 
     Raises:
         CheckpointError: the operating system refuses; whatever had the final name still has it.
     """
     with _explained("write", final):
         _fsync_folder(temporary)
-        retired = _temporary(final, "old") if os.path.lexists(final) else None
+        retired = _temporary(final, "old") if replace and os.path.lexists(final) else None
         if retired is not None:
             _rename(final, retired)
         try:

@@ -185,3 +185,19 @@ def _writes(call):
     if owner in ("shutil", "tempfile") or name in ("os.open", "os.replace", "os.remove", "torch.save"):
         return True
     return owner != "files" and method in _CHANGES
+
+
+def test_a_new_folder_replaces_nothing_where_that_is_not_wanted(tmp_path):
+    (tmp_path / "out").mkdir()
+    with files.new_folder(tmp_path / "out", replace=False) as folder:  # empty: nothing is lost
+        files.write_new(folder / "a", [b"1"])
+        files.link_folder(folder / "elsewhere", tmp_path)
+    assert (tmp_path / "out" / "a").read_bytes() == b"1"
+    assert (tmp_path / "out" / "elsewhere").samefile(tmp_path)
+    with (
+        pytest.raises(CheckpointError, match="out: directory not empty; name a new folder"),
+        files.new_folder(tmp_path / "out", replace=False) as folder,
+    ):
+        files.write_new(folder / "a", [b"2"])
+    assert (tmp_path / "out" / "a").read_bytes() == b"1"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
