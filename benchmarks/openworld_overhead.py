@@ -3,16 +3,18 @@
     python benchmarks/openworld_overhead.py --threads 1                       # tiny, 160 pixels, batch 8: a minute
     python benchmarks/openworld_overhead.py --network resnet18_fpn --size 320 --batch 2
 
-The detector with all parts labels unknown proposals, leaves out those that the previous task's model calls known, and
-takes the clustering loss; it remembers features and refreshes prototypes; at inference its fitted decision is used. The
-plain one has none of these. Both are trained on the same scenes with the same seed, alternating within one process, so
-that whatever else the machine does disturbs both alike; the overhead is the median of each round's ratio. What the
-previous model costs that names the old classes is not part of it: its detections are made once a task.
+The detector with all parts labels unknown proposals, leaves out those that the previous task's model calls known,
+counts what the labelled ones really lie on, and takes the clustering loss; it remembers features and refreshes
+prototypes; at inference its fitted decision is used. The plain one has none of these. Both are trained on the same
+scenes with the same seed, alternating within one process, so that whatever else the machine does disturbs both alike;
+the overhead is the median of each round's ratio. What the previous model costs that names the old classes is not part
+of it: its detections are made once a task.
 """
 
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -22,8 +24,11 @@ from torch import Tensor
 from detection.engines.settings import NetworkSettings
 from detection.engines.torchvision import OpenWorldFasterRCNN, build_detector
 from detection.openworld.head import OpenWorldHead
+from detection.openworld.purity import CURRENT, UNKNOWN_KIND
 from detection.openworld.settings import ClusteringSettings, DecisionSettings, UnknownSettings
 from detection.structures import FIRST_KNOWN, Target
+from detection.training.batches import Batch
+from detection.training.callbacks import PurityWatch
 
 CLASSES = 14
 TRAIN_GOAL, INFER_GOAL = 0.05, 0.03
@@ -64,10 +69,21 @@ def detector(options: argparse.Namespace, *, open_world: bool) -> OpenWorldFaste
     return build_detector(settings, head, seed=0).to(options.device)
 
 
-def scenes(options: argparse.Namespace) -> tuple[list[Tensor], list[Target]]:
+@dataclass
+class Complete:
+    """The complete annotation of the scenes, as `detection.training.truth` has it of real images."""
+
+    boxes: list[Tensor]
+    kinds: Tensor = field(default_factory=lambda: torch.tensor([CURRENT] * 4 + [UNKNOWN_KIND] * 3))
+
+    def of(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.boxes[index], self.kinds
+
+
+def scenes(options: argparse.Namespace) -> tuple[list[Tensor], list[Target], Complete]:
     """Noise with bright boxes: four labelled and three unlabelled objects an image."""
     generator = torch.Generator().manual_seed(0)
-    images, targets = [], []
+    images, targets, complete = [], [], []
     for key in range(options.batch):
         image = 0.3 * torch.rand(3, options.size, options.size, generator=generator)
         corner = torch.rand(7, 2, generator=generator) * 0.7 * options.size
@@ -76,12 +92,19 @@ def scenes(options: argparse.Namespace) -> tuple[list[Tensor], list[Target]]:
             image[:, y1:y2, x1:x2] = colour[:, None, None]
         labels = torch.randint(FIRST_KNOWN, FIRST_KNOWN + CLASSES, (4,), generator=generator)
         images.append(image.to(options.device))
+        complete.append(boxes)
         targets.append(Target(boxes[:4], labels, torch.zeros(4, dtype=torch.bool), key).to(options.device))
-    return images, targets
+    return images, targets, Complete(complete)
 
 
-def training(model: OpenWorldFasterRCNN, images: list[Tensor], targets: list[Target], previous: list[Tensor] | None):
-    """A function that takes one whole step each time: losses, gradients, optimiser, memory."""
+def training(
+    model: OpenWorldFasterRCNN,
+    images: list[Tensor],
+    targets: list[Target],
+    previous: list[Tensor] | None,
+    watch: PurityWatch | None,
+) -> Callable[[], None]:
+    """A function that takes one whole step each time: losses, gradients, optimiser, memory, and what is counted."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.005, momentum=0.9)
     count = 0
 
@@ -89,6 +112,8 @@ def training(model: OpenWorldFasterRCNN, images: list[Tensor], targets: list[Tar
         nonlocal count
         model.train()
         out = model.losses(images, targets, step=count, progress=1.0, previous=previous)
+        if watch is not None:
+            watch.count(Batch(images, targets, count, [False] * len(images)), out)
         optimizer.zero_grad()
         sum(out.losses.values()).backward()  # type: ignore[union-attr]
         optimizer.step()
@@ -110,7 +135,7 @@ def fit(model: OpenWorldFasterRCNN, images: list[Tensor]) -> None:
 
 def forms_of(options: argparse.Namespace) -> tuple[Forms, Forms]:
     """Training steps and predictions, each with and without the open-world parts."""
-    images, targets = scenes(options)
+    images, targets, complete = scenes(options)
     train: dict[str, Callable[[], object]] = {}
     infer: dict[str, Callable[[], object]] = {}
     shown = images[: options.shown]
@@ -119,7 +144,7 @@ def forms_of(options: argparse.Namespace) -> tuple[Forms, Forms]:
         open_world = name == "open world"
         model = detector(options, open_world=open_world)
         previous = [target.boxes[:1] + 3.0 for target in targets] if open_world else None
-        train[name] = training(model, images, targets, previous)
+        train[name] = training(model, images, targets, previous, PurityWatch(complete, 0.0) if open_world else None)
         for _ in range(WARM):
             train[name]()
         # Another model for looking, because steps go on changing this one; both look with the same weights.

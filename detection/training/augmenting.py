@@ -19,8 +19,8 @@ def flips(settings: AugmentSettings, keys: Sequence[int], *, seed: int, step: in
     return (draws[:, 0] < settings.flip).tolist()
 
 
-def flip_boxes(boxes: Tensor, width: int) -> Tensor:
-    """(n, 4) boxes of the mirrored image."""
+def flip_boxes(boxes: Tensor, width: int | Tensor) -> Tensor:
+    """(..., 4) boxes of the mirrored image; its width, or one for each of several images' rows."""
     left, top, right, bottom = boxes.unbind(dim=-1)
     return torch.stack([width - right, top, width - left, bottom], dim=-1)
 

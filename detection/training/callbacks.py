@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 from detection.openworld.purity import KINDS, purity, purity_counts, shares
+from detection.openworld.sampling import filled_up
 from detection.training.augmenting import flip_boxes
 from detection.training.batches import Batch
 from detection.training.truth import Truth
@@ -91,17 +92,27 @@ class PurityWatch(pl.Callback):
         self.totals, self._window = self.totals.to(pl_module.device), self._window.to(pl_module.device)
         pl_module.watchers.append(lambda batch, output: self._look(pl_module, batch, output))
 
-    @torch.no_grad()
     def _look(self, module: Any, batch: Batch, output: Any) -> None:
-        """Reads nothing back from the device."""
-        if batch.step / module.batches < self.start:
+        if batch.step / module.batches >= self.start:
+            self.count(batch, output)
+
+    @torch.no_grad()
+    def count(self, batch: Batch, output: Any) -> None:
+        """Adds what lies under a step's regions; reads nothing back from the device.
+
+        Args:
+            batch: the step's.
+            output: of the engine's losses; of it `samples` and `scales`.
+        """
+        if not batch.targets:
             return
-        for i, sample in enumerate(output.samples):
-            boxes, kinds = self.truth.of(batch.targets[i].key)
-            if batch.mirrored[i]:
-                boxes = flip_boxes(boxes, batch.images[i].shape[-1])
-            boxes = (boxes * torch.tensor([*output.scales[i], *output.scales[i]])).to(sample.boxes)
-            self._window += purity_counts(sample, boxes, kinds.to(boxes.device))
+        truth = [self.truth.of(target.key) for target in batch.targets]
+        boxes, kinds = filled_up([boxes for boxes, _ in truth]), filled_up([kinds for _, kinds in truth])
+        widths = torch.tensor([image.shape[-1] for image in batch.images])[:, None]
+        boxes = torch.where(torch.tensor(batch.mirrored)[:, None, None], flip_boxes(boxes, widths), boxes)
+        boxes *= torch.tensor([[*scale, *scale] for scale in output.scales])[:, None]
+        counts = purity_counts(output.samples, boxes, kinds)
+        self._window = self._window.to(counts.device) + counts
 
     def window(self) -> dict[str, float]:
         """Shares since the last call, of all processes; nothing if no label was given."""

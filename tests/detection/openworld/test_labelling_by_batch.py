@@ -8,6 +8,7 @@ from torchvision.ops import box_iou
 
 from detection.openworld.head import OpenWorldHead
 from detection.openworld.purity import purity_counts
+from detection.openworld.sampling import filled_up
 from detection.structures import Target
 from detection.training.recipe import ClusteringSettings, DecisionSettings, UnknownSettings
 from sslcore.random import uniform
@@ -118,6 +119,17 @@ def ore_alone(drawn, objectness, labelled, k):
     return replace(drawn, labels=labels, matched=matched, regress=regress, pseudo=pseudo)
 
 
+def purity_alone(sample, truth, kinds):
+    """What the pseudo-unknowns of one image lie on, and what as many random proposals do."""
+    random = sample.random()[: int(sample.pseudo.sum())]
+    random = random[(random[:, 2:] > random[:, :2]).all(dim=1)]
+    counts = torch.zeros(2, 5, dtype=torch.int64)
+    for row, regions in zip(counts, (sample.boxes[sample.pseudo], random), strict=True):
+        for overlaps in box_iou(regions, truth).nan_to_num(0):
+            row[kinds[overlaps.argmax()] if len(truth) and overlaps.max() >= 0.5 else 4] += 1
+    return counts
+
+
 def priorities_alone(key, step, stream, count):
     return (uniform(SEED, step, torch.tensor([key]), stream=stream, draws=count)[0] * 2.0**24).long()
 
@@ -181,6 +193,9 @@ def test_a_batch_is_labelled_as_each_of_its_images_alone(sizes, compat, k, has_p
     for step in range(6):
         images = [image(5 * n + step, *size, generator) for n, size in enumerate(sizes)]
         proposals, objectness, targets, previous = (list(part) for part in zip(*images, strict=True))
+        truth = [torch.cat([target.boxes, boxes(n % 3 * 4, generator)]) for n, target in enumerate(targets)]
+        kinds = [torch.randint(5, (len(each),), generator=generator) for each in truth]
+        counts = torch.zeros(2, 5, dtype=torch.int64)
         given = previous if has_previous else None
         samples = head.label(proposals, objectness, targets, step=step, progress=0.9, previous=given)
         for i, (sample, target) in enumerate(zip(samples, targets, strict=True)):
@@ -194,5 +209,6 @@ def test_a_batch_is_labelled_as_each_of_its_images_alone(sizes, compat, k, has_p
             random = sample.random()
             assert torch.equal(random[: len(alone.random)], alone.random)
             assert not random[len(alone.random) :].any()
-            truth, kinds = target.boxes, torch.arange(len(target.boxes)) % 5
-            assert purity_counts(sample, truth, kinds).shape == (2, 5)
+            counts += purity_alone(sample, truth[i], kinds[i])
+        if k > 0:
+            assert torch.equal(purity_counts(samples, filled_up(truth), filled_up(kinds)), counts)

@@ -9,7 +9,11 @@ import torch
 from support.drawn import TASKS, drawn_recipe
 
 from detection.data.views import train_view
-from detection.structures import FIRST_KNOWN, Detections
+from detection.openworld.purity import CURRENT, DISTRACTOR, KINDS, OLD, UNKNOWN_KIND
+from detection.openworld.sampling import RegionSample
+from detection.structures import FIRST_KNOWN, Detections, Target
+from detection.training.batches import Batch
+from detection.training.callbacks import PurityWatch
 from detection.training.layout import Layout
 from detection.training.module import rate_factor
 from detection.training.previous import previous_boxes
@@ -80,6 +84,43 @@ def test_truth_knows_what_training_does_not_see(drawn):
     of = {"red": 1, "green": 1, "blue": 2, "yellow": 2, "grey": 0}
     assert kinds.tolist() == [*(of[annotations.categories[c]] for c in annotations.box_category[rows]), 3]
     assert boxes[-1].tolist() == [1, 1, 8, 8] and len(boxes) == len(rows) + 1
+
+
+def test_purity_is_counted_in_the_pixels_of_the_networks_image():
+    """Of three images with other numbers of objects: one as it is, one mirrored, one at twice its size."""
+    squares = torch.tensor([[0.0, 0, 10, 10], [20.0, 0, 30, 10], [60.0, 20, 80, 40]])
+    truth = SimpleNamespace(
+        of={
+            7: (squares[:1], torch.tensor([UNKNOWN_KIND])),
+            3: (squares, torch.tensor([UNKNOWN_KIND, OLD, CURRENT])),
+            5: (squares[:2], torch.tensor([CURRENT, DISTRACTOR])),
+        }.__getitem__
+    )
+
+    def chosen(*boxes):
+        found = torch.tensor(boxes)
+        yes = torch.ones(len(found), dtype=torch.bool)
+        return RegionSample(found, yes.long(), found, ~yes, yes, yes.long(), lambda: found.flip(0)[:1])
+
+    batch = Batch(
+        images=[torch.zeros(3, 50, 90), torch.zeros(3, 50, 100), torch.zeros(3, 50, 70)],
+        targets=[Target.empty(7), Target.empty(3), Target.empty(5)],
+        step=0,
+        mirrored=[False, True, False],
+    )
+    samples = [
+        chosen([0.0, 0, 10, 10]),
+        chosen([70.0, 0, 80, 10], [0.0, 0, 10, 10]),
+        chosen([0.0, 0, 20, 20], [0.0, 0, 10, 10], [40.0, 0, 60, 20]),
+    ]
+    watch = PurityWatch(truth, start=0.0)
+    watch.count(batch, SimpleNamespace(samples=samples, scales=[(1.0, 1.0), (1.0, 1.0), (2.0, 2.0)]))
+    watch.count(Batch([], [], 1), SimpleNamespace(samples=[], scales=[]))
+    found = watch.totalled()
+    assert {kind: found["chosen"][kind] * 6 for kind in KINDS} == pytest.approx(
+        {"unknown": 1, "old": 1, "current": 1, "distractor": 1, "background": 2}
+    )
+    assert found["random"]["count"] == 3 and found["random"]["distractor"] == pytest.approx(1 / 3)
 
 
 def test_previous_boxes_are_those_called_known_and_are_looked_for_once(tmp_path, drawn):
