@@ -8,7 +8,6 @@ off).
 """
 
 import importlib.util
-import io
 import pickle
 import tempfile
 from collections.abc import Mapping
@@ -16,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from sslcore.backbones.detectron2_files import detectron2_name, read_detectron2
 from sslcore.backbones.loading import LoadedBackbone, load_backbone
 from sslcore.errors import CheckpointError
 from sslcore.storage import read_weights, write_bytes, write_weights
@@ -195,27 +194,6 @@ def _listed(values: tuple[float, ...], scale: float = 1.0) -> str:
 # --- detectron2 ----------------------------------------------------------------------------------------------------
 
 
-def detectron2_name(name: str) -> str:
-    """detectron2's name of a weight of torchvision's ResNet.
-
-    >>> detectron2_name("layer1.0.bn2.running_var"), detectron2_name("conv1.weight")
-    ('res2.0.conv2.norm.running_var', 'stem.conv1.weight')
-    """
-    stage, dot, rest = name.partition(".")
-    if not stage.startswith("layer"):
-        stage, dot, rest = "stem", ".", name
-    else:
-        stage = f"res{int(stage.removeprefix('layer')) + 1}"
-    parts = rest.split(".")
-    for i, part in enumerate(parts):
-        if part.startswith("bn"):
-            parts[i] = f"conv{part.removeprefix('bn')}.norm"
-        elif part == "downsample":
-            parts[i : i + 2] = ["shortcut"] if parts[i + 1] == "0" else ["shortcut.norm"]
-            break
-    return stage + dot + ".".join(parts)
-
-
 def _detectron2_weights(loaded: LoadedBackbone) -> dict[str, Tensor]:
     """Under detectron2's names. Its frozen batch norm has no counter of batches, and its live one starts a new one."""
     state = loaded.backbone.state_dict()
@@ -280,13 +258,13 @@ def _spoil(network: nn.Module) -> None:
 
 def _check_mapped_back(file: Path, loaded: LoadedBackbone) -> Checked:
     """Without detectron2: read the file, undo the names, and run torchvision's network on it."""
-    arrays = _ArrayUnpickler(io.BytesIO(file.read_bytes())).load()["model"]
+    arrays, _ = read_detectron2(file)
     network = torchvision_resnet(loaded)
     names = {detectron2_name(key): key for key in network.state_dict() if not key.endswith("num_batches_tracked")}
     unmatched = tuple(sorted({*names} ^ {*arrays}))
     matched = tuple(name for name in names if name in arrays)
     _spoil(network)
-    network.load_state_dict({names[name]: torch.from_numpy(arrays[name]) for name in matched}, strict=False)
+    network.load_state_dict({names[name]: arrays[name] for name in matched}, strict=False)
     images = _images(loaded)
     theirs = []
     with torch.no_grad():
@@ -305,17 +283,6 @@ def _check_mapped_back(file: Path, loaded: LoadedBackbone) -> Checked:
 @torch.no_grad()
 def _maps(loaded: LoadedBackbone, images: Tensor) -> list[Tensor]:
     return loaded.backbone.eval().feature_maps(images)  # type: ignore[operator]
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Makes arrays and plain values and nothing else, whatever the file asks for."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        # The function's home differs between versions of numpy; an array's own pickle knows it.
-        allowed = {"_reconstruct": np.empty(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}
-        if module.split(".")[0] == "numpy" and name in allowed:
-            return allowed[name]
-        raise CheckpointError(f"a detectron2 weight file holds arrays only, and this one asks for {module}.{name}")
 
 
 def _detectron2_usage(out: Path, loaded: LoadedBackbone) -> str:
