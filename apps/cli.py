@@ -6,52 +6,42 @@ Nothing but the standard library is imported before a command is chosen, so that
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from apps import commands
-from sslcore.did_you_mean import did_you_mean
-from sslcore.errors import ConfigError, SurniaError
+from apps.command_group import CommandGroup
+from sslcore.errors import SurniaError
 
-COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
-    "demo": ("see it work on pictures that come with it, in a few minutes", commands.demo),
-    "doctor": ("look at this machine, or at a folder of images, and say what to do next", commands.doctor),
-    "pretrain": ("train a backbone on images without labels", commands.pretrain),
-    "detect": (
-        "find known objects, flag unknown ones, take on new classes: train, predict, learn, ...",
-        commands.detect,
-    ),
-    "control": ("learn to act from pixels, by reward: train, resume, evaluate, record, export", commands.control),
-    "evaluate": ("how good a backbone's features are: knn, linear, finetune", commands.evaluate),
-    "embed": ("write the features of every image to a file", commands.embed),
-    "export": ("write a backbone for torchvision or detectron2", commands.export),
-    "recipes": ("list or print the recipes that ship with Surnia", commands.recipes),
-}
-
-
-def overview() -> str:
-    about = "One contrastive core: image pretraining, open-world detection, control from pixels."
-    lines = ["usage: surnia COMMAND ...", "", about, ""]
-    lines += [f"  {name:<10}{about}" for name, (about, _) in COMMANDS.items()]
-    return "\n".join([*lines, "", "Options of a command: surnia COMMAND --help. Version: surnia --version."])
+SURNIA = CommandGroup(
+    "surnia",
+    "One contrastive core: image pretraining, open-world detection, control from pixels.",
+    {
+        "demo": ("see it work on pictures that come with it, in a few minutes", commands.demo),
+        "doctor": ("look at this machine, or at a folder of images, and say what to do next", commands.doctor),
+        "pretrain": ("train a backbone on images without labels", commands.pretrain),
+        "detect": (
+            "find known objects, flag unknown ones, take on new classes: train, predict, learn, ...",
+            commands.detect,
+        ),
+        "control": ("learn to act from pixels, by reward: train, resume, evaluate, record, export", commands.control),
+        "evaluate": ("how good a backbone's features are: knn, linear, finetune", commands.evaluate),
+        "embed": ("write the features of every image to a file", commands.embed),
+        "export": ("write a backbone for torchvision or detectron2", commands.export),
+        "recipes": ("list or print the recipes that ship with Surnia", commands.recipes),
+    },
+    flags=("--help", "--version"),
+    closing=" Version: surnia --version.",
+)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out one command line; errors are raised."""
-    if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        print(overview())
-        return 0
-    if arguments[0] == "--version":
+    if arguments and arguments[0] == "--version":
         from importlib.metadata import version
 
         print(f"surnia {version('surnia')}")
         return 0
-    if arguments[0] not in COMMANDS:
-        kind = "option" if arguments[0].startswith("-") else "command"
-        hint = did_you_mean(arguments[0], [*COMMANDS, "--help", "--version"])
-        raise ConfigError(
-            f"command line: unknown {kind} '{arguments[0]}'{hint or '; there are ' + ', '.join(COMMANDS)}"
-        )
-    return COMMANDS[arguments[0]][1](list(arguments[1:]))
+    return SURNIA(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

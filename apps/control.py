@@ -1,12 +1,12 @@
 """`surnia control`: its commands and their options. Nothing heavy is imported before a command line is checked."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from apps import options as check
+from apps.command_group import CommandGroup
 from apps.options import Options
-from sslcore.did_you_mean import did_you_mean
 from sslcore.errors import ConfigError
 
 RUN = "a run of `surnia control train`"
@@ -183,28 +183,14 @@ def _refuse_file(file: Path | None, option: str, overwrite: bool) -> None:
         raise ConfigError(f"command line: {option}  {file} exists already; give another name, or add --overwrite")
 
 
-COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
-    "train": ("train an agent from a recipe, or several seeds of one", train),
-    "resume": ("continue a run exactly where it was left", resume),
-    "evaluate": ("measure an agent on fixed episodes", evaluate),
-    "record": ("a clip of an agent, or its frames to pretrain on", record),
-    "export": ("an agent's encoder as a backbone, to evaluate or embed with", export),
-}
-
-
-def overview() -> str:
-    lines = ["usage: surnia control COMMAND ...", "", "Learn to act from pixels.", ""]
-    lines += [f"  {name:<10}{about}" for name, (about, _) in COMMANDS.items()]
-    return "\n".join([*lines, "", "Options of a command: surnia control COMMAND --help."])
-
-
-def control(arguments: Sequence[str]) -> int:
-    """Carry out one command line; errors are raised."""
-    if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        print(overview())
-        return 0
-    if arguments[0] not in COMMANDS:
-        kind = "option" if arguments[0].startswith("-") else "command"
-        hint = did_you_mean(arguments[0], list(COMMANDS)) or f"; there are {', '.join(COMMANDS)}"
-        raise ConfigError(f"command line: unknown {kind} '{arguments[0]}' of surnia control{hint}")
-    return COMMANDS[arguments[0]][1](list(arguments[1:]))
+control = CommandGroup(
+    "surnia control",
+    "Learn to act from pixels.",
+    {
+        "train": ("train an agent from a recipe, or several seeds of one", train),
+        "resume": ("continue a run exactly where it was left", resume),
+        "evaluate": ("measure an agent on fixed episodes", evaluate),
+        "record": ("a clip of an agent, or its frames to pretrain on", record),
+        "export": ("an agent's encoder as a backbone, to evaluate or embed with", export),
+    },
+)

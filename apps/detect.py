@@ -1,9 +1,10 @@
 """`surnia detect`: its commands and their options. Nothing heavy is imported before a command line has been checked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from apps import options as check
+from apps.command_group import CommandGroup
 from apps.options import Options
 from sslcore.did_you_mean import did_you_mean
 from sslcore.errors import ConfigError
@@ -191,30 +192,16 @@ def score(arguments: Sequence[str]) -> int:
     return detect_score.score(detect_score.options().read(arguments))
 
 
-COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
-    "data": ("compose OpenScenes, an open-world benchmark made offline", data),
-    "train": ("train a detector from a recipe, task after task", train),
-    "evaluate": ("measure a run again, or on other annotated images", evaluate),
-    "predict": ("find known and unknown objects in images", predict),
-    "unknowns": ("collect and group unknown objects, for a person to name", unknowns),
-    "learn": ("learn what a person named, without forgetting the rest", learn),
-    "score": ("measure anybody's detections, without a run", score),
-}
-
-
-def overview() -> str:
-    lines = ["usage: surnia detect COMMAND ...", "", "Find the known, flag the unknown, take on new classes.", ""]
-    lines += [f"  {name:<10}{about}" for name, (about, _) in COMMANDS.items()]
-    return "\n".join([*lines, "", "Options of a command: surnia detect COMMAND --help."])
-
-
-def detect(arguments: Sequence[str]) -> int:
-    """Carry out one command line; errors are raised."""
-    if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        print(overview())
-        return 0
-    if arguments[0] not in COMMANDS:
-        kind = "option" if arguments[0].startswith("-") else "command"
-        hint = did_you_mean(arguments[0], list(COMMANDS)) or f"; there are {', '.join(COMMANDS)}"
-        raise ConfigError(f"command line: unknown {kind} '{arguments[0]}' of surnia detect{hint}")
-    return COMMANDS[arguments[0]][1](list(arguments[1:]))
+detect = CommandGroup(
+    "surnia detect",
+    "Find the known, flag the unknown, take on new classes.",
+    {
+        "data": ("compose OpenScenes, an open-world benchmark made offline", data),
+        "train": ("train a detector from a recipe, task after task", train),
+        "evaluate": ("measure a run again, or on other annotated images", evaluate),
+        "predict": ("find known and unknown objects in images", predict),
+        "unknowns": ("collect and group unknown objects, for a person to name", unknowns),
+        "learn": ("learn what a person named, without forgetting the rest", learn),
+        "score": ("measure anybody's detections, without a run", score),
+    },
+)

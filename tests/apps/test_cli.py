@@ -136,7 +136,7 @@ def test_a_hostile_recipe_imports_and_executes_nothing(tmp_path):
     ("line", "sentences"),
     [
         ("pretrian", ["command line: unknown command 'pretrian'; did you mean 'pretrain'?"]),
-        ("zzz", [f"command line: unknown command 'zzz'; there are {', '.join(cli.COMMANDS)}"]),
+        ("zzz", [f"command line: unknown command 'zzz'; there are {', '.join(cli.SURNIA.commands)}"]),
         ("--versoin", ["command line: unknown option '--versoin'; did you mean '--version'?"]),
         ("evaluate kn", ["command line: unknown evaluation 'kn'; did you mean 'knn'?"]),
         ("evaluate zzz", ["command line: unknown evaluation 'zzz'; there are knn, linear and finetune"]),
@@ -306,7 +306,7 @@ def test_help_names_every_command(surnia):
     assert surnia() == (0, out, "")
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", cli.SURNIA.commands)
 def test_every_command_has_help(surnia, name):
     code, out, err = surnia(name, "--help")
     assert (code, err) == (0, "")

@@ -52,7 +52,7 @@ def test_help_names_every_command(surnia):
     assert surnia("control") == (0, out, "")
 
 
-@pytest.mark.parametrize("name", control.COMMANDS)
+@pytest.mark.parametrize("name", control.control.commands)
 def test_every_command_has_help(surnia, name):
     code, out, err = surnia("control", name, "--help")
     assert (code, err) == (0, "")

@@ -61,7 +61,7 @@ def test_help_names_every_command(surnia):
     assert surnia("detect") == (0, out, "")
 
 
-@pytest.mark.parametrize("name", detect.COMMANDS)
+@pytest.mark.parametrize("name", detect.detect.commands)
 def test_every_command_has_help(surnia, name):
     code, out, err = surnia("detect", name, "--help")
     assert (code, err) == (0, "")
@@ -140,7 +140,7 @@ def test_our_recipes_use_no_label_of_a_future_class(name):
         ("detect trian", ["command line: unknown command 'trian' of surnia detect; did you mean 'train'?"]),
         (
             "detect zzz",
-            [f"command line: unknown command 'zzz' of surnia detect; there are {', '.join(detect.COMMANDS)}"],
+            [f"command line: unknown command 'zzz' of surnia detect; there are {', '.join(detect.detect.commands)}"],
         ),
         ("detec", ["command line: unknown command 'detec'; did you mean 'detect'?"]),
         ("detect data openscene", ["command line: unknown data set 'openscene'; did you mean 'openscenes'?"]),
@@ -325,6 +325,26 @@ def test_a_mistake_is_told_in_sentences_on_stderr_with_code_2(surnia, calls, tmp
     assert out == ""
     assert code == 2
     assert not calls
+
+
+def test_a_recipes_path_is_named_with_the_folder_that_it_is_relative_to(surnia, calls, tmp_path, monkeypatch):
+    draw_set(tmp_path / "farm/set")
+    (tmp_path / "farm/r.yaml").write_text(
+        "data: {name: coco, tasks: set/tasks.yaml, train: [set/train_1.json], val: va.json, test: /no.json, images: .}"
+    )
+    (tmp_path / "farm/va.jsn").touch()
+    code, _, err = surnia("detect", "train", "farm/r.yaml")
+    assert code == 2 and not calls
+    said = dict(line.partition("  ")[2].split(": ", 1) for line in err.splitlines())
+    there = "is there: paths are relative to the folder in which the command is run"
+    assert said == {
+        "data.train": f"there is nothing at 'set/train_1.json', but 'farm/set/train_1.json' {there}",
+        "data.val": f"there is nothing at 'va.json' in {tmp_path}, the folder in which the command is run",
+        "data.test": "there is nothing at '/no.json'",
+        "data.tasks": "there is nothing at 'set/tasks.yaml'; nor is there a folder 'set'",
+    }
+    monkeypatch.chdir(tmp_path / "farm")
+    assert "did you mean 'va.jsn'?" in surnia("detect", "train", "r.yaml")[2]
 
 
 def test_what_annotation_files_lack_is_told_at_once_before_torch(surnia, calls, tmp_path):
