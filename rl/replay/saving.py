@@ -11,8 +11,8 @@ Every folder is complete by itself, yet a save costs what has changed: a chunk w
 link) of the file that the last save wrote. Older folders can be deleted at will.
 """
 
-import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +21,7 @@ import torch
 
 from sslcore.errors import CheckpointError
 from sslcore.storage import files
+from sslcore.storage import manifest as manifests
 from sslcore.storage.tree import pack, unpack
 from sslcore.storage.weights import load_safetensors, safetensors_chunks
 
@@ -28,11 +29,10 @@ if TYPE_CHECKING:
     from rl.replay.buffer import FrameReplayBuffer
 
 SCHEMA = 1
-_KIND = "replay buffer"
-_TRANSITIONS, _STATE, _MANIFEST = "transitions.safetensors", "state.json", "manifest.json"
-_MANIFEST_LIMIT = 1 << 24
+_TRANSITIONS, _STATE = "transitions.safetensors", "state.json"
 _TABLES = ("places", "actions", "rewards", "dones", "timeouts", "ends")
 _REMEDY = "restore another checkpoint's"
+_KIND = manifests.Kind("replay buffer", SCHEMA, _REMEDY)
 
 
 class SavedChunk(NamedTuple):
@@ -48,6 +48,9 @@ class SavedChunk(NamedTuple):
 def save(buffer: "FrameReplayBuffer", folder: Path) -> Path:
     """Writes a buffer, generator included. Killed at any moment, it leaves all of it under that name or nothing.
 
+    Every file has been read again and compared when it gets its name, also those that older folders share: where one
+    of these was damaged since, it is written anew.
+
     Args:
         buffer: it is not changed, but remembers where its chunks are.
         folder: its name; the parents are made, an earlier folder of that name is replaced.
@@ -56,7 +59,8 @@ def save(buffer: "FrameReplayBuffer", folder: Path) -> Path:
         The folder.
 
     Raises:
-        CheckpointError: the operating system refuses; what had the name still has it.
+        CheckpointError: the operating system refuses, or the disk does not give back what was written; what had the
+            name still has it.
     """
     files.make_folder(folder.parent)
     rows = buffer.size()
@@ -72,23 +76,41 @@ def save(buffer: "FrameReplayBuffer", folder: Path) -> Path:
     with files.new_folder(folder) as temporary:
         chunks = {i: _save_chunk(buffer, i, temporary) for i in range(len(buffer.pool.changed))}
         written = {_chunk_name(i): sums for i, sums in chunks.items()}
-        written[_TRANSITIONS] = files.write_new(temporary / _TRANSITIONS, safetensors_chunks(tables, {}))
-        written[_STATE] = _write_json(temporary / _STATE, {"layout": _layout(buffer), "state": state})
-        sums = {name: {"sha256": w.sha256, "size": w.size} for name, w in written.items()}
-        _write_json(temporary / _MANIFEST, {"schema": SCHEMA, "kind": _KIND, "files": sums})
+        written[_TRANSITIONS] = _write(temporary / _TRANSITIONS, safetensors_chunks(tables, {}))
+        about = json.dumps({"layout": _layout(buffer), "state": state}, indent=2, allow_nan=False)
+        written[_STATE] = _write(temporary / _STATE, [about.encode("utf-8")])
+        manifests.write_manifest(temporary, _KIND, written)
     _remember(buffer, folder, chunks)
     return folder
 
 
 def _save_chunk(buffer: "FrameReplayBuffer", number: int, folder: Path) -> files.Written:
     target, saved = folder / _chunk_name(number), buffer._saved.get(number)
-    if saved is not None and not buffer.pool.changed[number] and files.link_new(saved.path, target, saved.written.size):
+    if saved is not None and not buffer.pool.changed[number] and _link(saved, target):
         return saved.written
-    return files.write_new(target, [np.ascontiguousarray(buffer.pool.chunk(number))])
+    return _write(target, [np.ascontiguousarray(buffer.pool.chunk(number))])
 
 
-def _write_json(path: Path, value: Any) -> files.Written:
-    return files.write_new(path, [json.dumps(value, indent=2, allow_nan=False).encode("utf-8")])
+def _link(saved: SavedChunk, target: Path) -> bool:
+    """Whether the file that the last save wrote is still what it was, and here now."""
+    try:
+        manifests.check_part(saved.path, saved.written, _KIND)
+    except CheckpointError:
+        return False  # what is in memory is right, and is written again
+    return files.link_new(saved.path, target, saved.written.size)
+
+
+def _write(path: Path, chunks: Iterable[Any]) -> files.Written:
+    """Write a file and read it again: the folder is whole before any older one is deleted."""
+    written = files.write_new(path, chunks)
+    try:
+        manifests.check_part(path, written, _KIND)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the disk does not give back what was written as the replay buffer's {path.name}: check the disk; what "
+            "was saved before is as it was"
+        ) from error
+    return written
 
 
 def _remember(buffer: "FrameReplayBuffer", folder: Path, chunks: dict[int, files.Written]) -> None:
@@ -123,9 +145,7 @@ def verify(folder: str | Path) -> None:
     Raises:
         CheckpointError: the folder is missing, foreign, of a newer schema, incomplete or damaged.
     """
-    folder = Path(folder)
-    for name, expected in _sums(folder).items():
-        _read(folder / name, expected)
+    manifests.verify_folder(folder, _KIND)
 
 
 def restore(buffer: "FrameReplayBuffer", folder: Path) -> None:
@@ -140,14 +160,14 @@ def restore(buffer: "FrameReplayBuffer", folder: Path) -> None:
         CheckpointError: the folder is missing, foreign, damaged or of other sizes. The buffer is as it was, or empty
             if the damage is in the frames.
     """
-    sums, shown = _sums(folder), files.show_path(folder)
+    sums, shown = manifests.read_manifest(folder, _KIND), files.show_path(folder)
     try:
-        stored = json.loads(_read(folder / _STATE, sums[_STATE]))
+        stored = json.loads(manifests.read_part(folder / _STATE, sums[_STATE], _KIND))
         _check_layout(stored["layout"], _layout(buffer), shown)
         state = _State(buffer, unpack(stored["state"], {}))
         chunks = _expected_chunks(buffer, state.used, sums)
-        parsed = load_safetensors(_read(folder / _TRANSITIONS, sums[_TRANSITIONS]), folder / _TRANSITIONS)
-        tables = _checked_tables(buffer, parsed, state)
+        transitions = manifests.read_part(folder / _TRANSITIONS, sums[_TRANSITIONS], _KIND)
+        tables = _checked_tables(buffer, load_safetensors(transitions, folder / _TRANSITIONS), state)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{shown} is not a whole replay buffer ({error}); {_REMEDY}") from error
 
@@ -155,7 +175,7 @@ def restore(buffer: "FrameReplayBuffer", folder: Path) -> None:
     try:
         buffer.pool.reserve(state.used)
         for number, written in chunks.items():
-            data = _read(folder / _chunk_name(number), written)
+            data = manifests.read_part(folder / _chunk_name(number), written, _KIND)
             buffer.pool.fill(number, np.frombuffer(bytearray(data), np.uint8).reshape(-1, *buffer.frame_shape))
     except BaseException:
         buffer.reset()
@@ -223,30 +243,3 @@ def _check_layout(found: Any, expected: dict[str, Any], shown: str) -> None:
             f"the replay buffer in {shown} is of other sizes ({'; '.join(differing)}); "
             "give the environment and buffer_size it was saved with, or another folder"
         )
-
-
-def _sums(folder: Path) -> dict[str, files.Written]:
-    """What the manifest says of each file."""
-    shown = files.show_path(folder)
-    if not (folder / _MANIFEST).is_file():
-        raise CheckpointError(f"{shown} is not a replay buffer, or not a whole one: no {_MANIFEST}; {_REMEDY}")
-    data = files.read_file(folder / _MANIFEST, limit=_MANIFEST_LIMIT, error=CheckpointError, remedy=_REMEDY)
-    try:
-        manifest = json.loads(data)
-        schema = manifest["schema"]
-        ours = manifest["kind"] == _KIND and type(schema) is int
-        if ours and schema > SCHEMA:
-            raise CheckpointError(f"{shown} was written by a newer Surnia (schema {schema}); update Surnia")
-        sums = {name: files.Written(str(e["sha256"]), int(e["size"])) for name, e in manifest["files"].items()}
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise CheckpointError(f"{shown} is not a replay buffer of Surnia, or damaged; {_REMEDY}") from error
-    if not ours or schema < 1 or any(Path(name).name != name for name in sums):
-        raise CheckpointError(f"{shown} is not a replay buffer of Surnia; {_REMEDY}")
-    return sums
-
-
-def _read(path: Path, expected: files.Written) -> bytes:
-    data = files.read_file(path, limit=expected.size, error=CheckpointError, remedy=_REMEDY)
-    if len(data) != expected.size or hashlib.sha256(data).hexdigest() != expected.sha256:
-        raise CheckpointError(f"{files.show_path(path)} is damaged: it is not what its manifest says; {_REMEDY}")
-    return data

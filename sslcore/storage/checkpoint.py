@@ -11,7 +11,6 @@ Neither safetensors nor torch's own files notice flipped bits (more than half of
 hence the sums.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from sslcore.errors import CheckpointError
 from sslcore.storage import files
+from sslcore.storage import manifest as manifests
 from sslcore.storage.tree import pack, unpack
 from sslcore.storage.weights import load_safetensors, safetensors_chunks
 
@@ -34,11 +34,12 @@ __all__ = [
 ]  # fmt: skip
 
 SCHEMA = 1
-_MODEL, _TRAIN, _STATE, _MANIFEST = "model.safetensors", "train.safetensors", "state.json", "manifest.json"
+_MODEL, _TRAIN, _STATE = "model.safetensors", "train.safetensors", "state.json"
 _PARTS = (_MODEL, _TRAIN, _STATE)
 _NAME = re.compile(r"step-(\d{8,18})")
-_MANIFEST_LIMIT, _STATE_LIMIT = 1 << 20, 1 << 30
+_STATE_LIMIT = 1 << 30
 _REMEDY = "use another checkpoint"
+_KIND = manifests.Kind("checkpoint", SCHEMA, _REMEDY, marked=False)
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,8 @@ def save_checkpoint(
             _TRAIN: files.write_new(temporary / _TRAIN, safetensors_chunks(tensors, {})),
             _STATE: files.write_new(temporary / _STATE, [state]),
         }
-        manifest = {
-            "schema": SCHEMA,
-            "files": {name: {"sha256": part.sha256, "size": part.size} for name, part in written.items()},
-            "packages": {name: metadata.version(name) for name in ("torch", "safetensors", "numpy")},
-        }
-        files.write_new(temporary / _MANIFEST, [json.dumps(manifest, indent=2).encode("utf-8")])
+        packages = {name: metadata.version(name) for name in ("torch", "safetensors", "numpy")}
+        manifests.write_manifest(temporary, _KIND, written, packages=packages)
     return folder
 
 
@@ -164,7 +161,7 @@ def set_aside_after(parent: str | Path, step: int) -> list[Path]:
 
 
 def _is_ours(folder: Path) -> bool:
-    return not folder.is_symlink() and {path.name for path in folder.iterdir()} <= {*_PARTS, _MANIFEST}
+    return not folder.is_symlink() and {path.name for path in folder.iterdir()} <= {*_PARTS, manifests.NAME}
 
 
 # --- finding -----------------------------------------------------------------------------------------------------
@@ -251,82 +248,20 @@ def read_info(folder: str | Path) -> dict[str, Any]:
 
 def _verified(folder: Path, wanted: Collection[str]) -> dict[str, bytes]:
     """Content of the wanted parts, after all parts have been found to match the manifest."""
-    sums = _manifest(folder)
+    sums = manifests.read_manifest(folder, _KIND, names=_PARTS)
     contents = {}
     for name in _PARTS:
-        size, sha256 = sums[name]
         if name in wanted:
-            limit = min(size, _STATE_LIMIT) if name == _STATE else size
-            data = files.read_file(folder / name, limit=limit, error=CheckpointError, remedy=_REMEDY)
-            found = len(data), hashlib.sha256(data).hexdigest()
-            contents[name] = data
+            limit = _STATE_LIMIT if name == _STATE else None
+            contents[name] = manifests.read_part(folder / name, sums[name], _KIND, limit=limit)
         else:
-            found = _sum(folder / name, size)
-        if found != (size, sha256):
-            raise CheckpointError(
-                f"{files.show_path(folder / name)} is damaged: it is not what its manifest says; {_REMEDY}"
-            )
+            manifests.check_part(folder / name, sums[name], _KIND)
     return contents
 
 
-def _sum(path: Path, size: int) -> tuple[int, str]:
-    """Size and hash of a file, which is not read if its size is not the one expected."""
-    digest, read = hashlib.sha256(), 0
-    try:
-        with open(files.open_regular(path), "rb", buffering=0) as file:
-            while read <= size and (block := file.read(1 << 20)):
-                digest.update(block)
-                read += len(block)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CheckpointError(f"cannot read {files.show_path(path)}: {reason}; {_REMEDY}") from error
-    return read, digest.hexdigest()
-
-
-def _manifest(folder: Path) -> dict[str, tuple[int, str]]:
-    shown = files.show_path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no checkpoint {shown}; give the folder of one")
-    if not (folder / _MANIFEST).exists():
-        raise CheckpointError(
-            f"{shown} is not a checkpoint of Surnia, or not a whole one: it has no {_MANIFEST}; {_REMEDY}"
-        )
-    data = files.read_file(folder / _MANIFEST, limit=_MANIFEST_LIMIT, error=CheckpointError, remedy=_REMEDY)
-    manifest = _json(data, folder / _MANIFEST)
-    _check_schema(manifest, folder)
-    entries = manifest.get("files")
-    if type(entries) is not dict or set(entries) != set(_PARTS):
-        raise CheckpointError(f"the manifest of {shown} does not name a checkpoint's files; {_REMEDY}")
-    sums = {}
-    for name, entry in entries.items():
-        size, sha256 = (entry.get("size"), entry.get("sha256")) if type(entry) is dict else (None, None)
-        if type(size) is not int or size < 0 or type(sha256) is not str:
-            raise CheckpointError(f"the manifest of {shown} does not give size and hash of {name}; {_REMEDY}")
-        sums[name] = size, sha256
-    return sums
-
-
-def _check_schema(value: Any, folder: Path) -> None:
-    schema = value.get("schema") if type(value) is dict else None
-    if type(schema) is int and schema > SCHEMA:
-        raise CheckpointError(
-            f"{files.show_path(folder)} was written by a newer Surnia (schema {schema}, this one reads {SCHEMA}); "
-            "update Surnia"
-        )
-    if type(schema) is not int or schema != SCHEMA:
-        raise CheckpointError(f"{files.show_path(folder)} is not a checkpoint of Surnia; {_REMEDY}")
-
-
-def _json(data: bytes, path: Path) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise CheckpointError(f"{files.show_path(path)} is damaged ({error}); {_REMEDY}") from error
-
-
 def _state(data: bytes, folder: Path) -> dict[str, Any]:
-    state = _json(data, folder / _STATE)
-    _check_schema(state, folder)
+    state = manifests.parsed(data, folder / _STATE, _KIND)
+    _KIND.check_schema(state, folder)
     if not {"info", "train"} <= set(state):
         raise CheckpointError(f"{files.show_path(folder / _STATE)} is not a checkpoint's state; {_REMEDY}")
     return state

@@ -95,19 +95,53 @@ def test_a_full_ring_writes_again_only_what_it_replaced(tmp_path):
     assert_same(buffer, copy)
 
 
-@pytest.mark.parametrize("loss", ["gone", "cut short"])
+@pytest.mark.parametrize("loss", ["gone", "cut short", "other bytes"])
 def test_chunks_that_are_lost_since_are_written_anew(tmp_path, loss):
     buffer = made()
     fill(buffer, envs(), 20)
     buffer.save_to(tmp_path / "1")
     if loss == "gone":
         shutil.rmtree(tmp_path / "1")
-    else:
+    elif loss == "cut short":
         os.truncate(tmp_path / "1" / "frames-00000.bin", 5)
+    else:
+        flip(tmp_path / "1" / "frames-00000.bin")
     buffer.save_to(tmp_path / "2")
     copy = made()
     copy.restore_from(tmp_path / "2")
     assert_same(buffer, copy)
+
+
+def flip(path):
+    """Another byte in the middle of a file, whose other names see it too."""
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 0x40]))
+
+
+def test_what_the_disk_does_not_give_back_is_no_save(tmp_path, monkeypatch):
+    """A write that goes wrong in silence is an error while the folder before is still there."""
+    buffer, world, real = made(), envs(), files.write_new
+    fill(buffer, world, 9)
+    buffer.save_to(tmp_path / "1")
+    fill(buffer, world, 9)
+    newest = (buffer.pool.used - 1) // buffer.pool.chunk_frames
+    for name in (f"frames-{newest:05d}.bin", "transitions.safetensors", "state.json"):
+
+        def wrong(path, chunks, name=name):
+            written = real(path, chunks)
+            if path.name == name:
+                flip(path)
+            return written
+
+        monkeypatch.setattr(files, "write_new", wrong)
+        with pytest.raises(CheckpointError, match=rf"does not give back .* {name}: check the disk"):
+            buffer.save_to(tmp_path / "2")
+    assert os.listdir(tmp_path) == ["1"]
+    monkeypatch.undo()
+    saving.verify(buffer.save_to(tmp_path / "2"))
 
 
 def test_without_hard_links_all_is_written(tmp_path, monkeypatch):
