@@ -7,7 +7,7 @@ from typing import Any
 
 from apps import run_names
 from apps.launch import Training
-from apps.options import similar_path
+from apps.recipe_paths import nothing_at
 from apps.recipes import Loaded
 from rl.training.recipe import ControlRecipe
 
@@ -54,7 +54,7 @@ def _weights(loaded: Loaded[ControlRecipe]) -> Iterator[str]:
         return
     place = Path(given).expanduser()
     if not place.exists():
-        yield f"{loaded.where('agent.weights')}  agent.weights: there is nothing at '{given}'{similar_path(place)}"
+        yield nothing_at(loaded, "agent.weights", given)
 
 
 CONTROL = Training(

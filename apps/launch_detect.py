@@ -6,10 +6,11 @@ from typing import Any
 
 from apps import run_names
 from apps.launch import Training
-from apps.options import similar_path
 from apps.problems import in_order
+from apps.recipe_paths import nothing_at
 from apps.recipes import Loaded
 from detection.data.settings import CocoData
+from detection.task_file import shipped
 from detection.tasks import TaskSet
 from detection.training.recipe import DetectionRecipe
 from sslcore.errors import ConfigError
@@ -57,7 +58,7 @@ def _not_there(loaded: Loaded[Any], key: str, given: str, *, folder: bool = Fals
     if not given:
         yield f"{where}  {name} is missing: give the {'folder' if folder else 'file'}, here or with --{name}"
     elif not place.exists():
-        yield f"{where}  {name}: there is nothing at '{given}'{similar_path(place)}"
+        yield nothing_at(loaded, key, given)
     elif place.is_dir() != folder:
         yield f"{where}  {name}: '{given}' is a {'file, not a folder' if folder else 'folder, not a file'}"
 
@@ -68,6 +69,8 @@ def _coco(loaded: Loaded[DetectionRecipe], data: CocoData) -> list[str]:
         problems += _not_there(loaded, f"data.train.{i}", file)
     for name in ("val", "test"):
         problems += _not_there(loaded, f"data.{name}", getattr(data, name))
+    if not Path(data.tasks).exists() and data.tasks not in shipped() and Path(data.tasks).suffix:
+        return [*problems, *_not_there(loaded, "data.tasks", data.tasks)]
     try:
         tasks = TaskSet.from_file(data.tasks)
     except ConfigError as error:
@@ -101,7 +104,7 @@ def _weights(loaded: Loaded[DetectionRecipe]) -> list[str]:
     place = Path(file).expanduser()
     if place.exists():
         return []
-    return [f"{loaded.where(key)}  {key}: there is nothing at '{file}'{similar_path(place)}"]
+    return [nothing_at(loaded, key, file)]
 
 
 DETECT = Training(

@@ -5,7 +5,7 @@ from typing import Any
 
 from apps import run_names
 from apps.launch import Training
-from apps.options import similar_path
+from apps.recipe_paths import nothing_at
 from apps.recipes import Loaded
 from sslcore.pretrain.recipe import Recipe
 
@@ -43,14 +43,11 @@ def _missing(loaded: Loaded[Recipe]) -> list[str]:
             f"{loaded.where('data.path')}  data.path is missing: say where the images are, here or with --data.path DIR"
         )
     elif not folder.exists():
-        problems.append(f"{loaded.where('data.path')}  data.path: there is nothing at '{data}'{similar_path(folder)}")
+        problems.append(nothing_at(loaded, "data.path", data))
     elif not folder.is_dir():
         problems.append(f"{loaded.where('data.path')}  data.path: '{data}' is a file, not a folder; unpack archives")
     if weights is not None and not Path(weights).exists():
-        problems.append(
-            f"{loaded.where('backbone.weights')}  backbone.weights: there is nothing at '{weights}'"
-            f"{similar_path(Path(weights))}"
-        )
+        problems.append(nothing_at(loaded, "backbone.weights", weights))
     return problems
 
 
