@@ -58,19 +58,41 @@ def load_backbone_weights(network: PyramidNetwork, settings: NetworkSettings) ->
         CheckpointError: the source cannot be read, or is of another network or of other than colour images.
     """
     names = tuple(network.backbone.state_dict())
-    if settings.weights is None:
-        words = f"{architecture_of(settings).name} with random weights"
-        if settings.frozen_stages or settings.norm == "frozen":
-            words += ", and what is frozen of it stays as it is drawn"
-        return BackboneReport(words, (), (), names, "no", "its weights are random", IMAGENET_MEAN, IMAGENET_STD)
-    loaded = load_backbone(settings.weights, architecture=architecture_of(settings))
-    _check_same(loaded, settings)
+    loaded = read_backbone(settings)
+    if loaded is None:
+        return random_report(names, settings)
     # A frozen norm has no counter of batches, and ignores the source's.
     network.backbone.load_state_dict(loaded.backbone.state_dict())
+    return report_of(loaded, names, settings)
+
+
+def read_backbone(settings: NetworkSettings) -> LoadedBackbone | None:
+    """The backbone that `settings.weights` names, checked to be the detector's; None: it begins with random weights.
+
+    Raises:
+        CheckpointError: see `load_backbone_weights`.
+    """
+    if settings.weights is None:
+        return None
+    loaded = load_backbone(settings.weights, architecture=architecture_of(settings))
+    _check_same(loaded, settings)
+    return loaded
+
+
+def random_report(names: tuple[str, ...], settings: NetworkSettings) -> BackboneReport:
+    """What is said of random weights of these names."""
+    words = f"{architecture_of(settings).name} with random weights"
+    if settings.frozen_stages or settings.norm == "frozen":
+        words += ", and what is frozen of it stays as it is drawn"
+    return BackboneReport(words, (), (), names, "no", "its weights are random", IMAGENET_MEAN, IMAGENET_STD)
+
+
+def report_of(loaded: LoadedBackbone, names: tuple[str, ...], settings: NetworkSettings) -> BackboneReport:
+    """What is said of a backbone that was loaded; `names` are those of the detector's backbone, as torchvision's."""
     matched = tuple(name for name in loaded.matched if name in names)
     counters = tuple(name for name in names if name.endswith("num_batches_tracked"))
     missing = tuple(name for name in names if name not in matched and name not in counters)
-    exposure, because = _future_labels(loaded, settings.weights)
+    exposure, because = _future_labels(loaded, settings.weights or "")
     return BackboneReport(
         loaded.description, matched, loaded.unmatched, missing, exposure, because, loaded.mean, loaded.std
     )

@@ -64,7 +64,7 @@ class PyramidNetwork(nn.Module):
 
 def architecture_of(settings: NetworkSettings) -> BackboneSettings:
     """The backbone that a detector of these settings has: what pretrained weights must be of."""
-    name = settings.name.removesuffix("_fpn")
+    name = settings.name.removesuffix("_fpn").removesuffix("_c4")
     return BackboneSettings(name=name, width=settings.width)  # type: ignore[arg-type]
 
 

@@ -4,25 +4,23 @@ Ren et al., "Faster R-CNN", NeurIPS 2015, with a feature pyramid (Lin et al., CV
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from detection.engines.backbone_weights import BackboneReport, load_backbone_weights
+from detection.engines.engine import OpenWorldEngine, StepOutput, have_area, looking
 from detection.engines.images import ImageBatch, ImageTransform
 from detection.engines.networks import SIZE_DIVISIBLE, PyramidNetwork
 from detection.engines.region_pooling import RegionPool
 from detection.engines.region_proposals import Proposals, RegionProposer
 from detection.engines.settings import NetworkSettings
-from detection.openworld.boxes import box_loss, clipped, decode
 from detection.openworld.head import OpenWorldHead
 from detection.openworld.region_predictor import RegionPredictor
-from detection.openworld.sampling import RegionSample
+from detection.openworld.second_stage import region_losses, regions_of
 from detection.structures import Detections, Regions, Target
 from sslcore.errors import ConfigError
 
@@ -31,25 +29,6 @@ POOLED = 7
 
 CANONICAL = 1.75
 """Side of the smallest regions pooled from a level, in anchors of that level: 224 to 128 in the paper, equation 1."""
-
-
-@dataclass
-class StepOutput:
-    """What one training step gives.
-
-    Attributes:
-        losses: scalars to be added up: `"objectness"` and `"proposal_boxes"` of the first stage, `"classification"`,
-            `"boxes"` and `"clustering"` of the second. Their means over processes are those of the whole batch.
-        to_remember: (n, d) detached region features and (n,) labels, for `OpenWorldHead.remember` after the optimiser's
-            step.
-        samples: the regions of each image that the second stage was trained on, in the network's pixels.
-        scales: pixels of the network's image in one of the image given, across and down, of each image.
-    """
-
-    losses: dict[str, Tensor]
-    to_remember: tuple[Float[Tensor, "n d"], Int[Tensor, " n"]]
-    samples: list[RegionSample]
-    scales: list[tuple[float, float]]
 
 
 def build_detector(
@@ -74,17 +53,8 @@ def build_detector(
         return OpenWorldFasterRCNN(network, head, seed=seed)
 
 
-class OpenWorldFasterRCNN(nn.Module):
-    """The detector. Use `build_detector`.
-
-    Which statistics batch norms use follows the module's mode in `losses`; everything that only looks (`regions`,
-    `predict`, `proposals`) runs in evaluation mode and without gradients, and leaves the mode as it was.
-
-    Attributes:
-        head: the open-world parts.
-        predictor: logits and box deltas of a region; it grows with the classes.
-        report: where the backbone's weights come from.
-    """
+class OpenWorldFasterRCNN(OpenWorldEngine):
+    """The detector. Use `build_detector`."""
 
     def __init__(self, settings: NetworkSettings, head: OpenWorldHead, *, seed: int) -> None:
         super().__init__()
@@ -141,18 +111,6 @@ class OpenWorldFasterRCNN(nn.Module):
         progress: float,
         previous: Sequence[Float[Tensor, "q 4"]] | None = None,
     ) -> StepOutput:
-        """The losses of one batch; every process must call it with as many images.
-
-        Args:
-            images: with values in [0, 1], not normalised.
-            targets: one an image, in pixels of the images given.
-            step: of the run or stage; together with the targets' keys it determines all sampling.
-            progress: share of the stage that is done, 0 to 1.
-            previous: boxes of each image that the previous task's model calls known, in pixels of the images given.
-
-        Raises:
-            ValueError: an image that is none (see `ImageTransform`), or not one target an image.
-        """
         batch = self.transform(images)
         there = batch.targets(targets)
         if previous is not None:
@@ -167,77 +125,47 @@ class OpenWorldFasterRCNN(nn.Module):
         boxes, objectness = [p.boxes for p in proposals], [p.objectness for p in proposals]
         samples = self.head.label(boxes, objectness, there, step=step, progress=progress, previous=previous)
         features = self._embed(maps, [sample.boxes for sample in samples])
-        labels = torch.cat([sample.labels for sample in samples])
-        with torch.autocast(features.device.type, enabled=False):
-            logits, deltas = self.predictor(features)
-            losses |= self.head.losses(features, logits, labels)
-            losses["boxes"] = box_loss(
-                deltas,
-                torch.cat([sample.boxes for sample in samples]),
-                torch.cat([sample.matched for sample in samples]),
-                labels,
-                torch.cat([sample.regress for sample in samples]),
-            )
+        of_regions, to_remember = region_losses(self.head, self.predictor, features, samples)
         scales = [batch.scale(i) for i in range(len(samples))]
-        return StepOutput(losses, (features.detach(), labels), samples, scales)
-
-    def grow(self, names: Sequence[str]) -> None:
-        """Room for new classes; old weights are kept. Make the optimiser after it: layers have new parameters."""
-        self.head.grow(names)
-        self.predictor.grow(len(names))
+        return StepOutput(losses | of_regions, to_remember, samples, scales)
 
     # --- inference -------------------------------------------------------------------------------------------------
 
     def predict(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[Detections]:
-        """What is found in each image, in its own pixels; nothing for no image.
-
-        Raises:
-            ValueError: an image that is none, see `ImageTransform`.
-        """
         if not len(images):
             return []
         regions, batch = self._regions(images)
         found = self.head.decide(regions)
         for i, detections in enumerate(found):
             detections.boxes = batch.to_original(detections.boxes, i)
-        return [detections[_have_area(detections.boxes)] for detections in found]
+        return [detections[have_area(detections.boxes)] for detections in found]
 
     def regions(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[Regions]:
-        """What the network says of the proposals of each image, undecided, in the network's pixels (see `scales`).
-
-        Raises:
-            ValueError: an image that is none, see `ImageTransform`.
-        """
         return self._regions(images)[0] if len(images) else []
 
     def proposals(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[Proposals]:
         """Proposals of each image by falling objectness, in its own pixels: the first stage alone."""
         if not len(images):
             return []
-        with _looking(self):
+        with looking(self):
             batch = self.transform(images)
             scores = self.proposer(list(self.network(batch.tensors).values()))
             found = self.proposer.propose(scores, batch, self.settings.proposals_test)
         return [Proposals(batch.to_original(p.boxes, i), p.objectness) for i, p in enumerate(found)]
 
     def scales(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[tuple[float, float]]:
-        """Pixels of the network's image in one of the image given, across and down, of each image."""
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         return [(w_to / w, h_to / h) for (h, w), (h_to, w_to) in zip(sizes, map(self.transform.resized, sizes))]
 
     def _regions(self, images: Sequence[Tensor]) -> tuple[list[Regions], ImageBatch]:
-        with _looking(self):
+        with looking(self):
             batch = self.transform(images)
             maps = self.network(batch.tensors)
             scores = self.proposer(list(maps.values()))
             proposals = self.proposer.propose(scores, batch, self.settings.proposals_test)
             features = self._embed(maps, [p.boxes for p in proposals])
-            with torch.autocast(features.device.type, enabled=False):
-                logits, deltas = self.predictor(features)
-            moved = decode(deltas, torch.cat([p.boxes for p in proposals]))
-        counts = [len(p.boxes) for p in proposals]
-        rows = zip(proposals, moved.split(counts), logits.split(counts), features.split(counts), batch.sizes)
-        return [Regions(p.boxes, p.objectness, clipped(b, *size), x, f) for p, b, x, f, size in rows], batch
+            boxes, objectness = [p.boxes for p in proposals], [p.objectness for p in proposals]
+            return regions_of(self.predictor, features, boxes, objectness, batch.sizes), batch
 
     def _embed(self, maps: "OrderedDict[str, Tensor]", boxes: list[Tensor]) -> Float[Tensor, "n d"]:
         """Embeddings of the regions of all images, in float32."""
@@ -251,21 +179,3 @@ def _box_head(settings: NetworkSettings) -> TwoMLPHead:
         nn.init.kaiming_uniform_(layer.weight, a=1)
         nn.init.zeros_(layer.bias)
     return head
-
-
-def _have_area(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-
-
-@contextmanager
-def _looking(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, and afterwards the mode that was, also where parts had different ones."""
-    before = [part for part in module.modules() if part.training]
-    for part in before:
-        part.training = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part in before:
-            part.training = True

@@ -21,11 +21,21 @@ def mean_count(count: Tensor) -> Tensor:
     return mean_rows(count.reshape(1), torch.float32, gather=True)
 
 
+_BLOCK = 1 << 14
+"""Bytes that packed values are filled up to multiples of."""
+
+
 def packed(value: Any) -> Tensor:
-    """Plain values as bytes, because a checkpoint's state dict holds nothing but tensors."""
-    return torch.tensor(list(json.dumps(value, sort_keys=True, allow_nan=False).encode()), dtype=torch.uint8)
+    """Plain values as bytes, because a checkpoint's state dict holds nothing but tensors.
+
+    Filled up with blanks: detectron2's checkpointer drops, with no more than a warning, what has another shape than the
+    model's own, as a fitted decision would have beside one that is not fitted yet.
+    """
+    text = json.dumps(value, sort_keys=True, allow_nan=False).encode()
+    text = text.ljust(-(-len(text) // _BLOCK) * _BLOCK)
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
 
 
 def unpacked(state: Tensor) -> Any:
     """What `packed` was given."""
-    return json.loads(bytes(state.cpu().tolist()))
+    return json.loads(state.cpu().numpy().tobytes())
