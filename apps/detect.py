@@ -22,20 +22,24 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def data(arguments: Sequence[str]) -> int:
-    from apps import detect_data
+    from apps import detect_data, detect_owod
 
-    kinds = {"openscenes": detect_data.options}
+    kinds = {
+        "openscenes": (detect_data.options, detect_data.openscenes),
+        "owod": (detect_owod.options, detect_owod.owod),
+    }
     if not arguments or arguments[0] in {"-h", "--help"}:
-        print("usage: surnia detect data {openscenes} ...\n")
+        print(f"usage: surnia detect data {{{','.join(kinds)}}} ...\n")
         print("Make a set of images with complete annotation, to learn and to measure on.\n")
-        for name, make in kinds.items():
+        for name, (make, _) in kinds.items():
             print(f"  {name:<12}{make().parser.description}")
         print("\nOptions: surnia detect data openscenes --help")
         return 0
     if arguments[0] not in kinds:
-        hint = did_you_mean(arguments[0], list(kinds)) or f"; there is {', '.join(kinds)}"
+        hint = did_you_mean(arguments[0], list(kinds)) or f"; there are {', '.join(kinds)}"
         raise ConfigError(f"command line: unknown data set '{arguments[0]}'{hint}")
-    return detect_data.openscenes(kinds[arguments[0]]().read(arguments[1:]))
+    make, carry_out = kinds[arguments[0]]
+    return carry_out(make().read(arguments[1:]))
 
 
 # --- evaluate --------------------------------------------------------------------------------------------------------
@@ -196,7 +200,7 @@ detect = CommandGroup(
     "surnia detect",
     "Find the known, flag the unknown, take on new classes.",
     {
-        "data": ("compose OpenScenes, an open-world benchmark made offline", data),
+        "data": ("compose OpenScenes, or build a published benchmark from VOC and COCO", data),
         "train": ("train a detector from a recipe, task after task", train),
         "evaluate": ("measure a run again, or on other annotated images", evaluate),
         "predict": ("find known and unknown objects in images", predict),

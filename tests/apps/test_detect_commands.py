@@ -144,7 +144,7 @@ def test_our_recipes_use_no_label_of_a_future_class(name):
         ),
         ("detec", ["command line: unknown command 'detec'; did you mean 'detect'?"]),
         ("detect data openscene", ["command line: unknown data set 'openscene'; did you mean 'openscenes'?"]),
-        ("detect data zzz", ["command line: unknown data set 'zzz'; there is openscenes"]),
+        ("detect data zzz", ["command line: unknown data set 'zzz'; there are openscenes, owod"]),
         ("detect data openscenes --size huge", ["command line: --size  must be one of tiny, small, large, not 'huge'"]),
         # train
         ("detect train", [f"command line: RECIPE is missing: a YAML file, or one of {RECIPES}"]),

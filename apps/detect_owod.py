@@ -1,0 +1,144 @@
+"""`surnia detect data owod`: the published benchmarks from a user's folders of Pascal VOC and COCO."""
+
+import argparse
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from apps import options as check
+from apps.options import Options
+from sslcore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from detection.data.owod.building import Built
+
+BENCHMARKS = ("m_owodb", "s_owodb", "voc_coco")
+RECIPES = {
+    "m_owodb": ("openworld_resnet50_m_owodb", "ore_resnet50_m_owodb"),
+    "s_owodb": ("openworld_resnet50_s_owodb", "ore_resnet50_s_owodb"),
+    "voc_coco": ("openworld_resnet50_voc_coco", "ore_resnet50_voc_coco"),
+}
+"""Ours and ORE's; they look for a benchmark in data/ and its name."""
+
+
+def options() -> Options:
+    parser = Options(
+        "surnia detect data owod",
+        "Build a published open-world benchmark from your folders of Pascal VOC (2007, 2012) and COCO (2017): "
+        "annotations for each task and split, and how many images and objects there are beside the published numbers. "
+        "Pictures are linked to, not copied.",
+        "m_owodb is ORE's benchmark, s_owodb OW-DETR's (COCO only), voc_coco OpenDet's.",
+    )
+    parser.option(
+        "--tasks", check.choice(*BENCHMARKS), "the benchmark", metavar="{" + ",".join(BENCHMARKS) + "}", required=True
+    )
+    parser.option("--out", check.path, "a new folder; recipes look in data/ and the name", metavar="DIR", required=True)
+    parser.option("--voc", check.existing, "the folder with VOC2007 and VOC2012 (VOCdevkit)", metavar="DIR")
+    parser.option("--coco", check.existing, "the folder with annotations, train2017 and val2017", metavar="DIR")
+    parser.option(
+        "--val",
+        check.whole(0),
+        "training images of each task that are held out to fit the decision on",
+        metavar="N",
+        default=1000,
+    )
+    parser.flag(
+        "--as-published",
+        "also write the released lists line by line with their duplicates, and test objects as ORE's conversion has "
+        "them, to score old detections with",
+    )
+    parser.option(
+        "--lists",
+        check.existing,
+        "folder of lists that were drawn by hand or without a seed: test lists of voc_coco (opendet2's), validation of "
+        "m_owodb (ORE's); instead of drawing anew",
+        metavar="DIR",
+    )
+    parser.option("--seed", check.whole(0), "of what is drawn", metavar="N", default=0)
+    parser.flag("--no-pictures", "annotations only, to score detections; nothing can be trained on them")
+    return parser
+
+
+def owod(args: argparse.Namespace) -> int:
+    """Build, show the counts, say how to go on.
+
+    Raises:
+        ConfigError: options that do not go together.
+        DataError: something of the folders is missing or wrong, or --out holds something.
+    """
+    if args.tasks == "s_owodb" and args.lists is not None:
+        raise ConfigError("command line: --lists  s_owodb has no list that is drawn; leave it out")
+    from detection.data.owod.building import Order, build
+    from detection.data.owod.counts import OTHER_FILES
+
+    print("reading annotations; full-size ones take a minute or two", file=sys.stderr, flush=True)
+    built = build(
+        Order(
+            benchmark=args.tasks, voc=args.voc, coco=args.coco, out=args.out, val=args.val, seed=args.seed,
+            as_published=args.as_published, lists=args.lists, pictures=not args.no_pictures,
+        )
+    )  # fmt: skip
+    show(built)
+    if any(OTHER_FILES in count.why for count in built.counts):
+        print(
+            f"{OTHER_FILES}: the annotations are not those of VOC 2007, VOC 2012 and COCO 2017 as they were released."
+        )
+    print(f"\n{args.tasks} is in {args.out}: {', '.join(f'{name} {n:,}' for name, n in built.images.items())} images.")
+    for sentence in (*built.notes, *_next(args)):
+        print(sentence)
+    return 0
+
+
+def show(built: "Built") -> None:
+    """The counts beside the published ones."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{built.tasks.name}: images and objects", title_justify="left")
+    for i, heading in enumerate(("", "published", "by the rule", "written", "why they differ")):
+        table.add_column(heading, justify="right" if 0 < i < 4 else "left", overflow="fold")
+    for count in built.counts:
+        told = "–" if count.published is None else f"{count.published:,}"
+        table.add_row(count.what, told, f"{count.by_rule:,}", f"{count.written:,}", count.why)
+    Console().print(table)
+
+
+def _next(args: argparse.Namespace) -> list[str]:
+    lines = [""]
+    if args.as_published:
+        words = [
+            "--gt",
+            f"{args.out}/as_published/test.json",
+            "--image-list",
+            f"{args.out}/as_published/all_task_test.txt",
+        ]
+        if args.tasks == "voc_coco":
+            words = ["--gt", f"{args.out}/as_published/test_20_40.json"]
+        lines += [
+            "To score an old run as its evaluator did:",
+            "",
+            "  " + shlex.join(["surnia", "detect", "score", "--mode", "ore", "--tasks", args.tasks, *words])
+            + " --detections DIR --task N",
+            "",
+        ]  # fmt: skip
+    if args.no_pictures:
+        return lines
+    ours, theirs = RECIPES[args.tasks]
+    words = ["surnia", "detect", "train", ours]
+    if str(args.out) != f"data/{args.tasks}":
+        words += _paths(args)
+    if args.val == 0 and args.tasks != "voc_coco":
+        words += ["--data.val", f"{args.out}/test.json", "--decision.fit", "none"]
+    return [*lines, f"To train on it ({ours}; as ORE: {theirs}):", "", f"  {shlex.join(words)}"]
+
+
+def _paths(args: argparse.Namespace) -> list[str]:
+    from detection.tasks import TaskSet
+
+    count = TaskSet.from_file(args.tasks).count
+    train = [f"{args.out}/train_{task}.json" for task in range(1, count + 1)]
+    test = "test_20_40" if args.tasks == "voc_coco" else "test"
+    values = {"train": f"[{', '.join(train)}]", "val": f"{args.out}/val.json", "test": f"{args.out}/{test}.json"}
+    return [word for key, value in values.items() for word in (f"--data.{key}", value)] + [
+        "--data.images", f"{args.out}/images",
+    ]  # fmt: skip

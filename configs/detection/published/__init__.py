@@ -1,0 +1,1 @@
+"""Published numbers: what papers report on the benchmarks, and how large these are."""
