@@ -81,7 +81,7 @@ def collect_unknowns(
 ) -> UnknownObjects:
     """Unknown objects in a folder of pictures, or in given files.
 
-    A picture that lies there twice, under whatever names, is looked at once. A damaged one is left out, which is said.
+    A picture that lies there twice, under whatever names, is looked at once. A damaged one is skipped, which is said.
 
     Args:
         predict: pictures in, one `Detections` each out, boxes in the picture's pixels.
@@ -89,7 +89,7 @@ def collect_unknowns(
         known: names of the classes the detector knows; recorded.
         wanted: which detections are kept.
         batch_size: pictures at a time.
-        say: is told in one sentence about each picture that was left out.
+        say: is told in one sentence about each picture that was skipped.
         progress: is told how many pictures are done, and how many there are.
 
     Raises:
@@ -99,7 +99,7 @@ def collect_unknowns(
         raise ValueError(f"batch_size is at least 1, not {batch_size}")
     root, paths = _root_and_paths(images)
     collection, done, usable = _Collection(), 0, 0
-    for batch, looked_at in _batches(root, paths, batch_size, say):
+    for batch, looked_at in _batches(paths, batch_size, say):
         pictures = [picture for _, picture in batch]
         results = list(predict(pictures)) if pictures else []
         if len(results) != len(pictures):
@@ -112,47 +112,58 @@ def collect_unknowns(
         progress(done, len(paths))
     if not usable:
         raise DataError(
-            f"none of the {len(paths)} pictures in {files.show_path(root)} can be read; give other pictures"
+            "there is nothing to look at: the only picture cannot be read"
+            if len(paths) == 1
+            else f"none of the {len(paths)} pictures can be read; give other pictures"
         )
     return _as_arrays(root, tuple(known), collection)
 
 
-def _root_and_paths(images: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
-    """The folder that all paths lie under, and the paths. Links are kept as they are: only the folder is resolved."""
+def _root_and_paths(images: str | Path | Iterable[str | Path]) -> tuple[Path, list[tuple[Path, str]]]:
+    """The folder that all pictures lie under; their paths as they were given, and below that folder."""
     if isinstance(images, str | os.PathLike):
-        start = Path(images).absolute()
-        return (start.parent, [start]) if start.is_file() else (start, list_images(start))
-    paths = [Path(path).absolute() for path in images]
-    if not paths:
+        start = Path(images)
+        if not start.is_file():
+            return _absolute(start), [(path, path.relative_to(start).as_posix()) for path in list_images(start)]
+        images = [start]
+    given = [Path(path) for path in images]
+    if not given:
         raise DataError("the list of pictures is empty; give a folder, or at least one image file")
-    return Path(os.path.commonpath([path.parent for path in paths])), paths
+    places = [_absolute(path) for path in given]
+    root = Path(os.path.commonpath([place.parent for place in places]))
+    return root, [(path, place.relative_to(root).as_posix()) for path, place in zip(given, places, strict=True)]
+
+
+def _absolute(path: Path) -> Path:
+    """Links are kept as they are; only where a `..` leads is asked of the disk, because no record may lead upwards."""
+    place = path.absolute()
+    return place.parent.resolve() / place.name if ".." in place.parts[:-1] else place
 
 
 def _batches(
-    root: Path, paths: Sequence[Path], size: int, say: Callable[[str], None]
+    paths: Sequence[tuple[Path, str]], size: int, say: Callable[[str], None]
 ) -> Iterator[tuple[list[tuple[SourceImage, Image.Image]], int]]:
     """Pictures to look at, `size` at a time, and how many paths that took."""
-    seen: dict[str, str] = {}
+    seen: dict[str, Path] = {}
     for first in range(0, len(paths), size):
         chunk = paths[first : first + size]
-        batch = [read for path in chunk if (read := _read(root, path, seen, say)) is not None]
+        batch = [read for path, name in chunk if (read := _read(path, name, seen, say)) is not None]
         yield batch, len(chunk)
 
 
 def _read(
-    root: Path, path: Path, seen: dict[str, str], say: Callable[[str], None]
+    path: Path, name: str, seen: dict[str, Path], say: Callable[[str], None]
 ) -> tuple[SourceImage, Image.Image] | None:
-    name = path.relative_to(root).as_posix()
     try:
         sha256, size = file_hash(path)
         if sha256 in seen:
-            say(f"left out {files.show_path(name)}: it is the same picture as {files.show_path(seen[sha256])}")
+            say(f"skipped: {files.show_path(path)} is the same picture as {files.show_path(seen[sha256])}")
             return None
         picture = read_image(path)
     except DataError as error:
-        say(f"left out a picture: {error}")
+        say(f"skipped: {error}")
         return None
-    seen[sha256] = name
+    seen[sha256] = path
     return SourceImage(name, sha256, size, *picture.size), picture
 
 

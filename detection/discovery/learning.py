@@ -30,7 +30,7 @@ class Lesson:
         tasks: the tasks learned so far, and the new one.
         task: its number.
         annotations: its training images, referred to where they are (`annotations.folder` is the root).
-        notes: what was understood, put together or left out, in sentences.
+        notes: what was understood, put together or skipped, in sentences.
         tasks_file, train_file: the same as files.
     """
 
@@ -75,7 +75,7 @@ def learn(
         record: file that remembers what was learned in this run; made if it is not there.
         labelled: training annotations of earlier tasks. What they label in the same picture is not labelled again, and
             ids go on after theirs.
-        held_out: annotations of validation and test images. Such pictures are left out.
+        held_out: annotations of validation and test images. Such pictures are skipped.
         root: where the pictures are now, if they have moved together.
 
     Raises:
@@ -189,7 +189,7 @@ def _items(
     held_out: Sequence[AnnotationSet],
     notes: list[str],
 ) -> list[_Item]:
-    """Objects that become annotations, with entries in the record; `notes` gets what was left out."""
+    """Objects that become annotations, with entries in the record; `notes` gets what was skipped."""
     unknowns = named.unknowns
     class_of = {thing: name for name, things in named.classes.items() for thing in things.tolist()}
     images = {unknowns.image_of(thing) for thing in class_of}
@@ -208,9 +208,9 @@ def _items(
         else:
             items.append(_Item(entry.id, entry.image, thing, entry.name))
     if there:
-        notes.append(f"{there} of {len(class_of)} objects were left out: the same object is labelled already")
+        notes.append(f"{there} of {len(class_of)} objects were skipped: the same object is labelled already")
     if in_test:
-        notes.append(f"{in_test} of {len(class_of)} objects were left out: they are in validation or test images")
+        notes.append(f"{in_test} of {len(class_of)} objects were skipped: they are in validation or test images")
     return items
 
 

@@ -246,8 +246,11 @@ def _checkpoint_of(path: Path) -> Path:
             return found
         if skipped:
             raise CheckpointError(f"{folder} holds no checkpoint that can be read: {'; '.join(skipped)}")
-    if (path / "checkpoints").is_dir():
-        raise CheckpointError(f"the run {path} was stopped before its first checkpoint: resume it, or give another run")
+    if (path / "recipe.yaml").is_file():
+        raise CheckpointError(
+            f"the run {path} holds no checkpoint of a backbone: resume it if it was stopped before its first, or give "
+            "another run of surnia pretrain"
+        )
     return path
 
 

@@ -45,7 +45,7 @@ class RunDirectory:
 
     Attributes:
         path: the directory.
-        checkpoints: the folder for checkpoints.
+        checkpoints: the folder for checkpoints; the first one makes it.
         cleaned: sentences about what a killed predecessor left and this one cleared.
     """
 
@@ -74,7 +74,7 @@ class RunDirectory:
         try:
             _refuse_if_taken(run.path)
             run._sweep()
-            run._note(**_first_facts(command, seed))
+            run.note(**_first_facts(command, seed))
             files.write_text(run.path / _RECIPE, recipe)
         except BaseException:
             run.close()
@@ -104,7 +104,7 @@ class RunDirectory:
             run._sweep()
             run._facts = read_run(path)
             session = {"at": _now(), "command": list(command or ()), **surroundings()}
-            run._note(status="running", ended=None, resumed=[*run._facts.get("resumed", ()), session])
+            run.note(status="running", ended=None, resumed=[*run._facts.get("resumed", ()), session])
         except BaseException:
             run.close()
             raise
@@ -119,10 +119,14 @@ class RunDirectory:
         return cls(path, RunLock(path / _LOCK))
 
     def _sweep(self) -> None:
-        files.make_folder(self.checkpoints)
         self.cleaned = files.sweep_temporaries(self.path) + files.sweep_temporaries(self.checkpoints)
 
-    def _note(self, **facts: Any) -> None:
+    def note(self, **facts: Any) -> None:
+        """Adds plain values to run.json, in place of earlier ones of these names: what the run found out or chose.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
         self._facts |= facts
         files.write_json(self.path / _RUN, self._facts)
 
@@ -148,7 +152,7 @@ class RunDirectory:
 
     def set_status(self, status: Status) -> None:
         """Notes in run.json how the run stands; all but "running" also note the time of the end."""
-        self._note(status=status, ended=None if status == "running" else _now())
+        self.note(status=status, ended=None if status == "running" else _now())
 
     def close(self) -> None:
         """Releases the lock. The status stays as it is."""

@@ -72,15 +72,19 @@ def test_the_same_picture_under_two_names_is_looked_at_once(full):
     said = []
     found = collect_unknowns(full.predict, full.folder, say=said.append)
     assert len(found) == 14 and "again.png" not in {image.file for image in found.images}
-    assert said == ["left out again.png: it is the same picture as 0.png"]
+    assert said == [f"skipped: {full.folder}/again.png is the same picture as {full.folder}/0.png"]
 
 
-def test_a_damaged_picture_is_left_out_and_named(full):
+def test_a_damaged_picture_is_skipped_and_named_as_it_was_given(full, monkeypatch):
     (full.folder / "3b.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     said, done = [], []
     found = collect_unknowns(full.predict, full.folder, say=said.append, progress=lambda *n: done.append(n))
     assert len(found) == 14 and len(said) == 1 and "3b.png" in said[0]
     assert done[-1] == (9, 9)
+    monkeypatch.chdir(full.folder.parent)
+    again = collect_unknowns(full.predict, full.folder.name, say=said.append)
+    assert said[1].startswith(f"skipped: {full.folder.name}/3b.png is not an image")
+    assert again.root == full.folder and again.images == found.images
 
 
 def test_files_may_be_given_and_the_root_is_what_they_share(full):
@@ -89,6 +93,15 @@ def test_files_may_be_given_and_the_root_is_what_they_share(full):
     assert found.root == full.folder and [image.file for image in found.images] == ["deep/1.png", "2.png"]
     single = collect_unknowns(full.predict, str(paths[0]))
     assert single.root == full.folder / "deep" and len(single) == 2
+
+
+def test_files_given_from_another_folder_are_found_again(full, tmp_path, monkeypatch):
+    monkeypatch.chdir(full.folder / "deep")
+    found = collect_unknowns(full.predict, ["1.png", "../2.png", "../deep/../4.png"])
+    assert found.root == full.folder and [image.file for image in found.images] == ["deep/1.png", "2.png", "4.png"]
+    found.save(tmp_path)
+    assert UnknownObjects.load(tmp_path).changed(range(3)) == []
+    assert collect_unknowns(full.predict, "..").images == collect_unknowns(full.predict, full.folder).images
 
 
 def test_a_turned_photograph_has_its_boxes_upright(pictures):
@@ -114,7 +127,7 @@ def test_no_picture_at_all(pictures):
     with pytest.raises(DataError, match="holds no images"):
         collect_unknowns(pictures.predict, pictures.folder)
     (pictures.folder / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match="none of the 1 pictures"):
+    with pytest.raises(DataError, match="the only picture cannot be read"):
         collect_unknowns(pictures.predict, pictures.folder)
     with pytest.raises(DataError, match="list of pictures is empty"):
         collect_unknowns(pictures.predict, [])

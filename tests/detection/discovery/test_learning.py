@@ -107,7 +107,7 @@ def test_nothing_is_labelled_twice_in_later_tasks(found, tmp_path, full):
     second = lesson(found, tmp_path, tasks=first.tasks, task=2)
     assert second.tasks.tasks == (("blue",), ("apple",), ("leaf",))
     assert len(second.annotations.boxes) == 6
-    assert "8 of 14 objects were left out: the same object is labelled already" in second.notes
+    assert "8 of 14 objects were skipped: the same object is labelled already" in second.notes
     assert "'pear' has no object left and is no class" in second.notes
     # pictures keep their ids, boxes get new ones
     ids = {image.file_name: image.id for image in first.annotations.images}
@@ -129,7 +129,7 @@ def test_an_object_is_the_same_although_its_box_is_another_one_now(found, tmp_pa
 
     again = discover(shifted, full.folder, tmp_path / "unknowns2")
     name(again, group_1="pear")
-    with pytest.raises(DataError, match=r"8 of 8 objects were left out: the same object is labelled already"):
+    with pytest.raises(DataError, match=r"8 of 8 objects were skipped: the same object is labelled already"):
         lesson(again, tmp_path, tasks=first.tasks, task=2)
 
 
@@ -142,7 +142,7 @@ def test_a_picture_that_was_renamed_is_recognised(found, full, tmp_path):
         shutil.copy(full.folder / image.file_name, elsewhere / f"new{7 - k}.png")
     again = discover(full.predict, elsewhere, tmp_path / "unknowns2")
     name(again, group_1="pear")
-    with pytest.raises(DataError, match=r"nothing new is left to learn: .*8 of 8 objects were left out"):
+    with pytest.raises(DataError, match=r"nothing new is left to learn: .*8 of 8 objects were skipped"):
         lesson(again, tmp_path, tasks=first.tasks, task=2)
 
 
@@ -157,7 +157,7 @@ def test_what_training_files_label_already_is_left_out(found, full, tmp_path):
     future = (1, 5, 10, 27, 32, "tv")  # where that of 2.png is, but nobody has taught that class
     labelled = annotated(train, [("x.png", 120, 90), ("y.png", 120, 90)], [blue, future], ("blue", "tv"))
     made = lesson(found, tmp_path, labelled=[labelled])
-    assert "1 of 14 objects were left out: the same object is labelled already" in made.notes
+    assert "1 of 14 objects were skipped: the same object is labelled already" in made.notes
     of = {image.file_name: i for i, image in enumerate(made.annotations.images)}
     assert made.annotations.images[of["0.png"]].id == 101 and made.annotations.images[of["2.png"]].id == 102
     assert made.annotations.boxes[made.annotations.box_image == of["0.png"]].tolist() == [[60, 40, 78, 58]]
@@ -171,7 +171,7 @@ def test_validation_and_test_pictures_are_not_learned_from(found, full, tmp_path
     test = annotated(full.folder / "deep", [(f"{k}.png", 120, 90) for k in (1, 3)], [], ("blue",))
     made = lesson(found, tmp_path, held_out=[test])
     assert {image.file_name for image in made.annotations.images}.isdisjoint({"deep/1.png", "deep/3.png"})
-    assert "2 of 8 objects were left out: they are in validation or test images" in made.notes
+    assert "2 of 8 objects were skipped: they are in validation or test images" in made.notes
 
 
 def test_of_two_boxes_on_one_object_the_surer_stays(full, tmp_path):
@@ -188,7 +188,7 @@ def test_of_two_boxes_on_one_object_the_surer_stays(full, tmp_path):
     name(found, group_1="apple", group_2="leaf")
     made = lesson(found, tmp_path)
     assert made.tasks.current(2) == ("apple",) and len(made.annotations.boxes) == 8
-    assert "6 of 14 objects were left out: the same object is labelled already" in made.notes
+    assert "6 of 14 objects were skipped: the same object is labelled already" in made.notes
 
 
 def test_no_name_at_all_is_refused(found, tmp_path):

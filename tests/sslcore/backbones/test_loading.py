@@ -111,9 +111,10 @@ def test_a_lying_description_is_one_error(tmp_path, change, message):
 def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(CheckpointError, match=r"there is no .*: give a run directory, a checkpoint"):
         load_backbone(tmp_path / "nothing")
-    (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(CheckpointError, match="before its first checkpoint"):
+    (tmp_path / "recipe.yaml").touch()
+    with pytest.raises(CheckpointError, match="holds no checkpoint of a backbone: resume it"):
         load_backbone(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
     with pytest.raises(CheckpointError, match=r"no manifest.json"):
         load_backbone(tmp_path / "checkpoints")
 

@@ -30,7 +30,7 @@ def test_a_new_run_tells_what_made_it(tmp_path):
         assert facts["versions"]["torch"] == torch.__version__.split("+")[0]
         assert {"python", "torchvision", "pytorch-lightning", "surnia"} <= set(facts["versions"])
         assert (run.path / "recipe.yaml").read_text() == "method: simclr\n"
-        assert run.checkpoints.is_dir()
+        assert not run.checkpoints.exists()  # the first checkpoint makes it, and not every run has it there
     facts = read_run(tmp_path / "runs" / "a")
     assert facts["status"] == "finished"
     assert facts["started"] <= facts["ended"]
@@ -139,7 +139,7 @@ def test_a_run_is_there_or_not_whatever_step_fails(tmp_path, every_fault, kind):
         with RunDirectory.open(path) if is_run else create(path):
             assert not list(path.rglob(".*"))
         resumed.append(is_run)
-    assert len(resumed) > 12
+    assert len(resumed) > 11
     assert resumed == sorted(resumed)
 
 
@@ -176,7 +176,7 @@ def test_a_second_writer_is_refused_and_told_of_the_first_and_readers_are_not(tm
 
 
 def test_the_lock_of_a_killed_writer_is_taken_over_and_its_litter_cleared(tmp_path, holder):
-    (tmp_path / "a" / "checkpoints" / ".step-00000001.12345678.surnia-new").mkdir()
+    (tmp_path / "a" / "checkpoints" / ".step-00000001.12345678.surnia-new").mkdir(parents=True)
     (tmp_path / "a" / ".run.json.12345678.surnia-new").write_text("")
     holder.send_signal(signal.SIGKILL)
     holder.wait()
