@@ -2,11 +2,15 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apps import options as check
 from apps.options import Options
 from sslcore.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from detection.evaluation import DetectionArrays, GroundTruth
+    from detection.tasks import TaskSet
 
 MAX_LIST = 1 << 28
 
@@ -18,15 +22,18 @@ def options() -> Options:
         "Score detections of known and unknown objects: mAP, unknown recall, wilderness impact, open-set errors.",
         closing=(
             "Mode strict takes every image once and the papers' definitions; mode ore gives the numbers of ORE's own\n"
-            "evaluator, for comparing with published tables. In Python: help(detection.evaluation.evaluate)."
+            "evaluator, for comparing with published tables. In Python: help(detection.evaluation.evaluate).\n"
+            "Files of ORE's code and its heirs (opendet2 leaves them in OUTPUT_DIR/pascal_voc_eval) are read, too:\n"
+            "a folder of aeroplane.txt, ..., unknown.txt; lines of image, score, left, top, right, bottom."
         ),
     )
     parser.option("--gt", check.existing, "annotations of the test set, a COCO json", metavar="FILE", required=True)
     parser.option(
         "--detections",
         check.existing,
-        "COCO results: a list of {image_id, category_id, bbox, score}; unknown objects carry unknown_id",
-        metavar="FILE",
+        "COCO results: a list of {image_id, category_id, bbox, score}, of unknown objects with unknown_id; or a folder "
+        "of files in Pascal VOC's form, one a class",
+        metavar="PATH",
         required=True,
     )
     parser.option("--tasks", check.text, "a task file (YAML), or m_owodb or s_owodb", metavar="TASKS", required=True)
@@ -51,27 +58,62 @@ def score(args: argparse.Namespace) -> int:
         raise ConfigError(f"command line: --json  {args.json} is a folder; give the name of a file")
     if args.json is not None and args.json.exists() and not args.overwrite:
         raise ConfigError(f"command line: --json  {args.json} exists already; give another name, or add --overwrite")
-    from detection.evaluation import DetectionArrays, GroundTruth, evaluate
+    from detection.evaluation import evaluate
     from detection.tasks import TaskSet
     from sslcore.storage import surroundings, write_json
 
+    tasks = TaskSet.from_file(args.tasks)
+    image_list = None if args.image_list is None else read_list(args.image_list)
+    truth, found, variants, notes = read(args, tasks, image_list)
     result = evaluate(
-        GroundTruth.from_coco(args.gt),
-        DetectionArrays.from_results(args.detections),
-        TaskSet.from_file(args.tasks),
+        truth,
+        found,
+        tasks,
         args.task,
         mode=args.mode,
         score_floor=args.score_floor,
         per_image=args.per_image,
-        image_list=None if args.image_list is None else read_list(args.image_list),
+        image_list=image_list,
         coco=True if args.coco else None,
+        **variants,
     )
     if args.json is not None:
         files = {"ground_truth_file": str(args.gt), "detections_file": str(args.detections)}
         around = surroundings()
         write_json(args.json, {**result, **files, "versions": around["versions"], "git": around["git"]})
     show(result, args.json)
+    for note in notes:
+        print(note)
     return 0
+
+
+def read(
+    args: argparse.Namespace, tasks: "TaskSet", image_list: list[str] | None
+) -> tuple["GroundTruth", "DetectionArrays", dict[str, bool], list[str]]:
+    """Annotations, detections, variants of the evaluator that they need, and what a person should know about them.
+
+    Raises:
+        DataError: what is wrong in the files.
+    """
+    from detection.evaluation import DetectionArrays, GroundTruth
+
+    if not args.detections.is_dir():
+        return GroundTruth.from_coco(args.gt), DetectionArrays.from_results(args.detections), {}, []
+    from detection.data.categories import with_categories
+    from detection.data.coco import read_coco
+    from detection.evaluation.voc_files import notes_on, read_voc_detections
+
+    annotations = with_categories(read_coco(args.gt, tasks=tasks), tasks.classes, unknown_id=tasks.unknown_id)
+    truth = GroundTruth.from_annotations(annotations)
+    listed = read_voc_detections(args.detections, truth, tasks)
+    notes = list(notes_on(listed))
+    if args.mode == "strict" or listed.fit(truth, image_list):
+        return truth, listed.once, {}, notes
+    notes.append(
+        "The files do not have each image as often as --image-list does: its objects count as often as it is listed, "
+        "detections as often as the files have them, as the original evaluator takes them."
+    )
+    return truth, listed.lines, {"detections_once_per_image": True}, notes
 
 
 def read_list(path: Path) -> list[str]:

@@ -136,7 +136,7 @@ def compare(
     label_of = {name: label for label, name in enumerate((*names, "unknown"))}
     of_category = [label_of.get(tasks.canonical(name)) for name in ground_truth.categories]
 
-    lines = _lines(ground_truth, image_list)
+    lines = lines_of(ground_truth, image_list)
     listed = np.unique(lines)
     place = np.full(len(ground_truth.image_ids), -1, dtype=np.int64)
     place[listed] = np.arange(len(listed))
@@ -235,8 +235,12 @@ def _image_indices(ground_truth: GroundTruth, detections: DetectionArrays) -> In
     return index
 
 
-def _lines(ground_truth: GroundTruth, image_list: Sequence[int | str] | None) -> Indices:
-    """Index of the image of each line: a file name, the same without folder and suffix, or an id."""
+def lines_of(ground_truth: GroundTruth, image_list: Sequence[int | str] | None) -> Indices:
+    """Index of the image of each line: a file name, the same without folder and suffix, or an id.
+
+    Raises:
+        DataError: a line names no image of the annotations, or two.
+    """
     if image_list is None:
         return np.arange(len(ground_truth.image_ids))
     by_id = {str(image_id): i for i, image_id in enumerate(ground_truth.image_ids)}

@@ -305,8 +305,8 @@ def test_our_recipes_use_no_label_of_a_future_class(name):
         (
             "detect score --gt nowhere --mode oer",
             [
-                "command line: --detections is missing: COCO results: a list of {image_id, category_id, bbox, score}; "
-                "unknown objects carry unknown_id",
+                "command line: --detections is missing: COCO results: a list of {image_id, category_id, bbox, score}, "
+                "of unknown objects with unknown_id; or a folder of files in Pascal VOC's form, one a class",
                 "command line: --tasks is missing: a task file (YAML), or m_owodb or s_owodb",
                 "command line: --task is missing: the last task that the model has learnt",
                 "command line: --gt  there is nothing at 'nowhere'",

@@ -95,3 +95,34 @@ def test_the_options_are_light_and_scoring_needs_no_torch(files):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_files_of_classes_in_both_modes(files, capsys):
+    """As `found.json`: the same detections as ORE's code writes them, with image 1 listed and run twice."""
+    folder = files / "pascal_voc_eval"
+    folder.mkdir()
+    (folder / "cat.txt").write_text("1 0.900 1.0 1.0 50.0 50.0\n2 0.700 1.0 1.0 20.0 20.0\n1 0.900 1.0 1.0 50.0 50.0\n")
+    (folder / "unknown.txt").write_text("1 0.800 51.0 51.0 100.0 100.0\n" * 2)
+    (folder / "dog.txt").write_text("\n")
+    (files / "list.txt").write_text("1\n2\n1\n")
+    given = words(files)
+    given[given.index("--detections") + 1] = str(folder)
+    results = {}
+    for mode, more in (("strict", []), ("ore", ["--image-list", str(files / "list.txt")])):
+        out = files / f"{mode}.json"
+        assert score(options().read([*given, "--mode", mode, *more, "--json", str(out)])) == 0
+        results[mode] = json.loads(out.read_text())
+    said = capsys.readouterr().out
+    assert "The run had 1 images listed more than once" in said
+    same = words(files, "--json", files / "same.json")
+    assert score(options().read(same)) == 0
+    as_coco = json.loads((files / "same.json").read_text())
+    assert {key: as_coco[key] for key in ("u_recall", "u_ap", "map_both", "a_ose")} == {
+        key: results["strict"][key] for key in ("u_recall", "u_ap", "map_both", "a_ose")
+    }
+    # Found once each time it is listed, but matchable once: 1 of 2 cats; of unknown ones 1 of 3 (fox once, dog twice).
+    assert results["ore"]["recall_per_class"]["cat"] == pytest.approx(1 / 2)
+    assert results["ore"]["u_recall"] == pytest.approx(1 / 3)
+    (files / "list.txt").write_text("1\n2\n1\n1\n")
+    assert score(options().read([*given, "--mode", "ore", "--image-list", str(files / "list.txt")])) == 0
+    assert "do not have each image as often as --image-list does" in capsys.readouterr().out
