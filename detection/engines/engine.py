@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from detection.engines.backbone_weights import BackboneReport
+from detection.engines.images import ImageBatch, ImageTransform
 from detection.openworld.head import OpenWorldHead
 from detection.openworld.region_predictor import RegionPredictor
 from detection.openworld.sampling import RegionSample
@@ -45,11 +46,13 @@ class OpenWorldEngine(nn.Module):
         head: the open-world parts.
         predictor: logits and box deltas of a region; it grows with the classes.
         report: where the backbone's weights come from.
+        transform: images to what the network takes.
     """
 
     head: OpenWorldHead
     predictor: RegionPredictor
     report: BackboneReport
+    transform: ImageTransform
 
     @abstractmethod
     def losses(
@@ -75,24 +78,35 @@ class OpenWorldEngine(nn.Module):
         """
 
     @abstractmethod
+    def look(self, images: Sequence[Float[Tensor, "3 h w"]]) -> tuple[list[Regions], ImageBatch]:
+        """The regions of at least one image, and the images as the network got them. Leaves the module's mode alone."""
+
     def regions(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[Regions]:
         """What the network says of the proposals of each image, undecided, in the network's pixels (see `scales`).
 
         Raises:
             ValueError: an image that is none, see `ImageTransform`.
         """
+        return self.look(images)[0] if len(images) else []
 
-    @abstractmethod
     def predict(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[Detections]:
         """What is found in each image, in its own pixels; nothing for no image.
 
         Raises:
             ValueError: an image that is none, see `ImageTransform`.
         """
+        if not len(images):
+            return []
+        regions, batch = self.look(images)
+        found = self.head.decide(regions)
+        for i, detections in enumerate(found):
+            detections.boxes = batch.to_original(detections.boxes, i)
+        return [detections[_have_area(detections.boxes)] for detections in found]
 
-    @abstractmethod
     def scales(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[tuple[float, float]]:
         """Pixels of the network's image in one of the image given, across and down, of each image."""
+        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+        return [(w_to / w, h_to / h) for (h, w), (h_to, w_to) in zip(sizes, map(self.transform.resized, sizes))]
 
     def grow(self, names: Sequence[str]) -> None:
         """Room for new classes; old weights are kept. Make the optimiser after it: layers have new parameters."""
@@ -100,8 +114,7 @@ class OpenWorldEngine(nn.Module):
         self.predictor.grow(len(names))
 
 
-def have_area(boxes: Float[Tensor, "n 4"]) -> Tensor:
-    """(n,) which boxes have any."""
+def _have_area(boxes: Tensor) -> Tensor:
     return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from detection.engines.backbone_weights import BackboneReport, load_backbone_weights
-from detection.engines.engine import OpenWorldEngine, StepOutput, have_area, looking
+from detection.engines.engine import OpenWorldEngine, StepOutput, looking
 from detection.engines.images import ImageBatch, ImageTransform
 from detection.engines.networks import SIZE_DIVISIBLE, PyramidNetwork
 from detection.engines.region_pooling import RegionPool
@@ -21,7 +21,7 @@ from detection.engines.settings import NetworkSettings
 from detection.openworld.head import OpenWorldHead
 from detection.openworld.region_predictor import RegionPredictor
 from detection.openworld.second_stage import region_losses, regions_of
-from detection.structures import Detections, Regions, Target
+from detection.structures import Regions, Target
 from sslcore.errors import ConfigError
 
 POOLED = 7
@@ -131,18 +131,6 @@ class OpenWorldFasterRCNN(OpenWorldEngine):
 
     # --- inference -------------------------------------------------------------------------------------------------
 
-    def predict(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[Detections]:
-        if not len(images):
-            return []
-        regions, batch = self._regions(images)
-        found = self.head.decide(regions)
-        for i, detections in enumerate(found):
-            detections.boxes = batch.to_original(detections.boxes, i)
-        return [detections[have_area(detections.boxes)] for detections in found]
-
-    def regions(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[Regions]:
-        return self._regions(images)[0] if len(images) else []
-
     def proposals(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[Proposals]:
         """Proposals of each image by falling objectness, in its own pixels: the first stage alone."""
         if not len(images):
@@ -153,11 +141,7 @@ class OpenWorldFasterRCNN(OpenWorldEngine):
             found = self.proposer.propose(scores, batch, self.settings.proposals_test)
         return [Proposals(batch.to_original(p.boxes, i), p.objectness) for i, p in enumerate(found)]
 
-    def scales(self, images: Sequence[Float[Tensor, "3 h w"]]) -> list[tuple[float, float]]:
-        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
-        return [(w_to / w, h_to / h) for (h, w), (h_to, w_to) in zip(sizes, map(self.transform.resized, sizes))]
-
-    def _regions(self, images: Sequence[Tensor]) -> tuple[list[Regions], ImageBatch]:
+    def look(self, images: Sequence[Float[Tensor, "3 h w"]]) -> tuple[list[Regions], ImageBatch]:
         with looking(self):
             batch = self.transform(images)
             maps = self.network(batch.tensors)
