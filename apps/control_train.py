@@ -20,7 +20,7 @@ from rl.envs.make import drawn_by
 from rl.training.agents import make_agent, make_envs
 from rl.training.encoders import start_encoder
 from rl.training.recipe import ControlRecipe
-from rl.training.runner import Outcome, control_train
+from rl.training.runner import Outcome, choices, control_train
 from sslcore.storage import RunDirectory, write_json
 from sslcore.training.resuming import Say
 
@@ -164,7 +164,7 @@ def rehearse(recipe: ControlRecipe) -> int:
     if drawn := drawn_by(env):
         table.add_row("pictures", drawn)
     table.add_row("parameters", f"{sum(p.numel() for p in agent.policy.parameters() if p.requires_grad):,}")
-    table.add_row("device", str(agent.device))
+    table.add_row("device", f"{agent.device}, precision {choices(agent)['precision']}")
     table.add_row("replay", agent.replay_buffer.memory)  # type: ignore[union-attr]
     table.add_row("memory", memory())
     table.add_row("steps", f"{recipe.steps:,} of the environment, {recipe.agent_steps:,} of the agent")

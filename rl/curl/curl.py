@@ -22,13 +22,13 @@ from rl.curl.augmenting import Augmentation, Augmenting
 from rl.curl.networks import PixelActor, PixelCritic
 from rl.curl.policy import CURLPolicy
 from rl.curl.precision import bf16_is_faster
-from rl.curl.running_means import RunningMeans
 from rl.curl.saving import SafeSAC
 from rl.curl.settings import check_settings, initial_ent_coef
 from rl.curl.update import Agent, Batch, contrast_optimizers, faithful_update, fused_update
 from rl.envs.registration import register
 from sslcore.errors import ConfigError
 from sslcore.random import hash_seed
+from sslcore.training.running_means import RunningMeans
 
 _UPDATING = 2  # the stream of random numbers; the policy's is another
 

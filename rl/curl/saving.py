@@ -16,10 +16,10 @@ from rl import archive
 from rl.curl import buffers
 from rl.curl.fitting import OVERRIDES, check_replaced, parameters_of
 from rl.curl.policy import CURLPolicy
-from rl.curl.running_means import RunningMeans
 from rl.curl.settings import SETTINGS
 from rl.described import describe, restore
 from sslcore.errors import CheckpointError, ConfigError
+from sslcore.training.running_means import RunningMeans
 
 _COUNTS = (
     "num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_n_updates", "_episode_num",

@@ -4,20 +4,21 @@
         checkpoints/step-00010000/   weights, optimisers, generators, episodes under way (sslcore.storage.checkpoint)
         replay/step-00010000/        the replay buffer of that moment (rl.replay.saving); frames that did not change
                                      are hard links to the checkpoint's before
+        best/step-00010000/          the best agent so far and its clip (rl.training.best)
 
-The replay is written first, so that a checkpoint that is there is complete. Steps are the environment's.
+The last two are written first, and the replay is read again, so that a checkpoint that is there is complete. Only then
+are older ones deleted. Steps are the environment's.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from rl.curl import CURL
 from rl.replay import saving
 from rl.replay.buffer import FrameReplayBuffer
 from rl.training import encoders
+from rl.training.best import BestFiles
 from sslcore.errors import CheckpointError
 from sslcore.storage import (
     RunDirectory,
@@ -30,8 +31,9 @@ from sslcore.storage import (
     step_folder,
     verify_checkpoint,
 )
+from sslcore.training.finite import all_finite
 from sslcore.training.random_state import random_state, restore_random_state
-from sslcore.training.resuming import Say
+from sslcore.training.resuming import Say, resume_point
 
 NOTHING_DONE = -1  # even step 0 has its evaluation
 
@@ -64,7 +66,7 @@ class AgentCheckpoints:
 
     def __init__(self, run: RunDirectory, *, keep: int) -> None:
         self._run, self._keep = run, keep
-        self._replays = run.path / "replay"
+        self._replays, self._best = run.path / "replay", BestFiles(run.path)
         self.newest: Path | None = None
 
     def save(self, agent: CURL, progress: Progress) -> Path:
@@ -77,8 +79,14 @@ class AgentCheckpoints:
         step = progress.env_steps
         state = agent.state()
         model = state.pop("policy")
-        _check_finite(model, step)
-        _replay_of(agent).save_to(step_folder(self._replays, step))
+        if not all_finite(model.values()):
+            raise CheckpointError(
+                f"the agent's weights are not finite any more at environment step {step}, which is never saved as a "
+                "checkpoint; lower agent.learning_rate, or set agent.precision to 32"
+            )
+        place = step_folder(self._run.checkpoints, step)
+        _replay_of(agent).save_to(self._replays / place.name)
+        self._best.save(place.name)
         assert agent.env is not None
         train = {
             "agent": state,
@@ -87,14 +95,14 @@ class AgentCheckpoints:
             "random": random_state(),
         }
         about = {**encoders.description(agent), "step": step, "device": agent.device.type}
-        self.newest = save_checkpoint(step_folder(self._run.checkpoints, step), model=model, train=train, info=about)
+        self.newest = save_checkpoint(place, model=model, train=train, info=about)
         self._prune()
         return self.newest
 
     def _prune(self) -> None:
         prune_checkpoints(self._run.checkpoints, self._keep)
         kept = {path.name for path in list_checkpoints(self._run.checkpoints)}
-        for path in list_checkpoints(self._replays):
+        for path in [*list_checkpoints(self._replays), *list_checkpoints(self._best.folder)]:
             if path.name not in kept:
                 files.remove_folder(path)
 
@@ -103,7 +111,7 @@ class AgentCheckpoints:
 
         Args:
             agent: of the recipe that the run began with.
-            say: gets a sentence for each checkpoint that is passed over.
+            say: gets a sentence for each checkpoint that is passed over, and one that says where the run goes on.
 
         Returns:
             Where the run stands; None if it was ended before its first checkpoint.
@@ -111,10 +119,12 @@ class AgentCheckpoints:
         Raises:
             CheckpointError: there are checkpoints, but none is sound; or they are of another agent.
         """
-        for sentence in files.sweep_temporaries(self._replays):
-            say(sentence)
-        found = self._newest_whole(say)
+        for folder in (self._replays, self._best.folder):
+            for sentence in files.sweep_temporaries(folder):
+                say(sentence)
+        found = resume_point(self._run.checkpoints, say, verify=self._verify, unit="environment step")
         if found is None:
+            self._best.restore(None)
             return None
         loaded = load_checkpoint(found, agent.device)
         try:
@@ -131,28 +141,17 @@ class AgentCheckpoints:
         _restore_envs(agent, states, found)
         set_aside_after(self._run.checkpoints, progress.env_steps)
         self._run.rewind_metrics(progress.events_until)
+        self._best.restore(found.name)
         # Last: all of the above may have drawn.
         restore_random_state(drawn)
         self.newest = found
         return progress
 
-    def _newest_whole(self, say: Say) -> Path | None:
-        """The newest checkpoint that is sound and has a sound replay."""
-        for path in reversed(list_checkpoints(self._run.checkpoints)):
-            try:
-                verify_checkpoint(path)
-                saving.verify(self._replays / path.name)
-            except CheckpointError as error:
-                say(f"skipped {path.name}: {error}")
-            else:
-                return path
-        if list_checkpoints(self._run.checkpoints):
-            raise CheckpointError(
-                f"no checkpoint in {files.show_path(self._run.checkpoints)} is sound, so the run cannot be continued; "
-                "restore one of them and its replay from a copy, or start a new run"
-            )
-        say("the run was ended before its first checkpoint: it begins anew")
-        return None
+    def _verify(self, checkpoint: Path) -> None:
+        """CheckpointError if a checkpoint, or what belongs to it, is not whole."""
+        verify_checkpoint(checkpoint)
+        saving.verify(self._replays / checkpoint.name)
+        self._best.verify(checkpoint.name)
 
 
 def _replay_of(agent: CURL) -> FrameReplayBuffer:
@@ -169,12 +168,3 @@ def _restore_envs(agent: CURL, states: Any, place: Path) -> None:
         )
     for i, state in enumerate(states):
         envs.env_method("restore", state, indices=i)
-
-
-def _check_finite(model: dict[str, torch.Tensor], step: int) -> None:
-    norms = torch.stack(torch._foreach_norm([w.detach() for w in model.values() if w.is_floating_point()]))
-    if not bool(norms.isfinite().all()):
-        raise CheckpointError(
-            f"the agent's weights are not finite any more at environment step {step}, which is never saved as a "
-            "checkpoint; lower agent.learning_rate, or set agent.precision to 32"
-        )

@@ -19,7 +19,7 @@ class Episode:
 
     Attributes:
         env: index of its environment.
-        number: it was this environment's so-manieth, from 0.
+        number: how many this environment had played before it.
         score: sum of its rewards.
         actions: (steps, A).
     """
@@ -31,8 +31,8 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What came out.
+class PlayedEpisodes:
+    """What came of an evaluation.
 
     Attributes:
         episodes: in the order of environment and number.
@@ -62,7 +62,7 @@ class Evaluation:
 
 def evaluate_agent(
     agent: Any, envs: VecEnv, *, episodes: int, seed: int, stop: Callable[[], bool] = lambda: False
-) -> Evaluation | None:
+) -> PlayedEpisodes | None:
     """Play whole episodes with the agent's most likely actions.
 
     Args:
@@ -90,7 +90,7 @@ def random_returns(envs: VecEnv, *, episodes: int, seed: int) -> np.ndarray:
 
 def play(
     act: Act, envs: VecEnv, *, episodes: int, seed: int, stop: Callable[[], bool] = lambda: False
-) -> Evaluation | None:
+) -> PlayedEpisodes | None:
     """Play whole episodes; see `evaluate_agent`."""
     if episodes < 1:
         raise ConfigError(f"at least one episode must be played, not {episodes}")
@@ -107,7 +107,7 @@ def play(
         for table, action, reward, done in zip(tables, actions, rewards, dones, strict=True):
             table.add(action, float(reward), bool(done))
     found = (episode for table, share in zip(tables, shares, strict=True) for episode in table.episodes[:share])
-    return Evaluation(tuple(found))
+    return PlayedEpisodes(tuple(found))
 
 
 class _Table:

@@ -1,21 +1,20 @@
 """What happens between the steps of a learning agent: evaluation, metrics, checkpoints, stopping."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from rl.curl import CURL
+from rl.training.best import keep_best
 from rl.training.checkpoints import AgentCheckpoints, Progress
-from rl.training.clips import record_clip
-from rl.training.evaluation import Evaluation, evaluate_agent
+from rl.training.evaluation import evaluate_agent
 from rl.training.metrics import check_losses, run_logger
 from rl.training.recipe import ControlRecipe
 from sslcore.storage import RunDirectory, files
 
-AGENT, BEST, RESULTS = "agent.zip", "best.zip", "results.json"
+AGENT, RESULTS = "agent.zip", "results.json"
 
 
 class Learner:
@@ -51,7 +50,7 @@ class Learner:
         self.checkpoints, self.progress = checkpoints, progress
         self._wants_to_stop, self._show = wants_to_stop, show
         self._saved_at = progress.env_steps
-        agent.set_logger(run_logger(run, recipe.env.action_repeat))
+        agent.set_logger(run_logger(run, recipe.env.action_repeat, after=progress.events_until))
 
     def learn(self) -> bool:
         """Go on to the recipe's end; whether it was reached."""
@@ -103,20 +102,13 @@ class Learner:
         best = self.progress.best
         if best is None or found.mean > best:
             best = found.mean
-            self._keep_best(found)
+            keep_best(self.run.path, self.agent, self.recipe, found)
         self.progress = self.progress._replace(last=found.mean, best=best, returns=found.returns.tolist())
         logger = self.agent.logger
         logger.record("eval/mean_reward", found.mean)
         logger.record("eval/std_reward", found.std)
         logger.record("eval/best_mean_reward", best)
         return True
-
-    def _keep_best(self, found: Evaluation) -> None:
-        self.agent.save(self.run.path / BEST)
-        form = self.recipe.evaluation.clip
-        if form != "none":
-            path = self.run.path / f"best.{form}"
-            record_clip(self.recipe.env.one, found.best, path, seed=self.recipe.evaluation.seed)
 
     def _log(self, now: int) -> None:
         logger = self.agent.logger  # which brings the losses over from the device
@@ -149,11 +141,6 @@ def results(recipe: ControlRecipe, progress: Progress, *, complete: bool) -> dic
         "best_score": progress.best,
         "returns": list(progress.returns),
     }
-
-
-def best_clip(run: Path) -> Path | None:
-    """The clip of a run's best episode, if there is one."""
-    return next((path for form in ("gif", "mp4") if (path := run / f"best.{form}").is_file()), None)
 
 
 def _due(every: int, now: int, before: int) -> bool:

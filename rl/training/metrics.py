@@ -1,12 +1,12 @@
-"""Where stable-baselines3's logger writes in a run."""
+"""Where stable-baselines3's logger writes in a run: metrics.jsonl and TensorBoard, both against environment steps."""
 
-import math
 from typing import Any
 
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from torch.utils.tensorboard import SummaryWriter
 
-from sslcore.errors import SurniaError
 from sslcore.storage import RunDirectory
+from sslcore.training.finite import check_finite
 
 # What is the same in every line, or another each time that a run is made.
 _LEFT_OUT = ("time/", "train/learning_rate")
@@ -32,16 +32,36 @@ class RunMetrics(KVWriter):
         """Nothing stays open."""
 
 
-def run_logger(run: RunDirectory, action_repeat: int) -> Logger:
-    """metrics.jsonl and TensorBoard, whose steps are the agent's as everywhere in stable-baselines3."""
-    return Logger(None, [RunMetrics(run, action_repeat), TensorBoardOutputFormat(str(run.path / "tensorboard"))])
+class EnvStepsTensorBoard(TensorBoardOutputFormat):
+    """TensorBoard with environment steps as its axis, as in metrics.jsonl and wherever scores are published.
+
+    Args:
+        folder: of its files.
+        action_repeat: environment steps of an agent step, in which the algorithm counts.
+        after: what is there of later environment steps was written before the run was stopped, and does not count.
+    """
+
+    def __init__(self, folder: str, action_repeat: int, *, after: int) -> None:
+        self.writer = SummaryWriter(folder, purge_step=after + 1)
+        self._is_closed = False
+        self._action_repeat = action_repeat
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        super().write(key_values, key_excluded, step * self._action_repeat)
+
+
+def run_logger(run: RunDirectory, action_repeat: int, *, after: int) -> Logger:
+    """metrics.jsonl and TensorBoard of a run that goes on after so many environment steps."""
+    board = EnvStepsTensorBoard(str(run.path / "tensorboard"), action_repeat, after=after)
+    return Logger(None, [RunMetrics(run, action_repeat), board])
 
 
 def check_losses(logger: Logger, env_steps: int) -> None:
     """SurniaError naming the first loss that is not finite."""
-    for name, value in logger.name_to_value.items():
-        if name.startswith("train/") and isinstance(value, float) and not math.isfinite(value):
-            raise SurniaError(
-                f"{name.removeprefix('train/')} is {value} at environment step {env_steps}: lower agent.learning_rate, "
-                "or set agent.precision to 32 (what is not finite is never saved as a checkpoint)"
-            )
+    losses = {
+        name.removeprefix("train/"): value
+        for name, value in logger.name_to_value.items()
+        if name.startswith("train/") and isinstance(value, float)
+    }
+    remedy = "lower agent.learning_rate, or set agent.precision to 32"
+    check_finite(losses, f"at environment step {env_steps}", remedy=remedy)

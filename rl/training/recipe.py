@@ -145,6 +145,12 @@ class ControlRecipe(Settings):
             problems.append("agent.batch_size must be above 1 with aux curl, whose negatives are the rest of the batch")
         if self.seed + self.seeds > _LARGEST_SEED:
             problems.append(f"seed + seeds must not be above {_LARGEST_SEED}")
+        if self.evaluation.seed in range(self.seed, self.seed + self.seeds):
+            trained = self.seed if self.seeds == 1 else f"{self.seed} to {self.seed + self.seeds - 1}"
+            problems.append(
+                f"evaluation.seed {self.evaluation.seed} is also a seed of training ({trained}), on whose episodes the "
+                "agent learns; take another"
+            )
         if problems:
             raise ValueError("\n".join(problems))
         return self

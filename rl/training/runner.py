@@ -12,9 +12,10 @@ import torch
 from rl.curl import CURL
 from rl.training import checkpoints, encoders
 from rl.training.agents import make_agent, make_envs
+from rl.training.best import BEST
 from rl.training.checkpoints import AgentCheckpoints, Progress
 from rl.training.clips import check_clips
-from rl.training.learner import AGENT, BEST, Learner, results
+from rl.training.learner import AGENT, Learner, results
 from rl.training.recipe import ControlRecipe
 from sslcore.errors import CheckpointError, ConfigError
 from sslcore.storage import RunDirectory, StopSignals, files
@@ -84,6 +85,7 @@ def control_train(
         say(agent.replay_buffer.memory)  # type: ignore[union-attr]
         kept = AgentCheckpoints(run, keep=recipe.keep_checkpoints)
         progress = _begin(recipe, run, agent, kept, resume=resume, say=say)
+        _note_choices(recipe, run, agent, say)
         signals = stack.enter_context(StopSignals(quiet=quiet))
         show = stack.enter_context(_display(recipe, progress, quiet=quiet))
         learner = Learner(
@@ -118,6 +120,19 @@ def _begin(
     if recipe.agent.weights:
         say(f"the encoder starts from {encoders.start_encoder(agent, recipe.agent.weights).description}")
     return Progress()
+
+
+def _note_choices(recipe: ControlRecipe, run: RunDirectory, agent: CURL, say: Say) -> None:
+    """What `auto` came to: on another machine, the same recipe may give other numbers."""
+    chosen = choices(agent)
+    run.note(chosen=chosen)
+    if recipe.agent.precision == "auto":
+        say(f"precision {chosen['precision']} on {chosen['device']}, as agent.precision auto chose here")
+
+
+def choices(agent: CURL) -> dict[str, str]:
+    """Where an agent computes, and in which precision: in a run's run.json under "chosen"."""
+    return {"device": str(agent.device), "precision": "bf16" if agent.bf16 else "32"}
 
 
 @contextlib.contextmanager

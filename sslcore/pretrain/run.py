@@ -124,7 +124,8 @@ def fit(
     say = module.say = say or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
     run_path = run.path if isinstance(run, RunDirectory) else run
     run = run if isinstance(run, RunDirectory) else None
-    start = resume_point(run_path / "checkpoints", say) if resume and run_path else None
+    heard = say if run is not None else lambda sentence: None  # one of several processes speaks for all
+    start = resume_point(run_path / "checkpoints", heard) if resume and run_path else None
     done = checkpoint_step(start) or 0 if start else 0
     if run is not None and resume:
         run.rewind_metrics(done)

@@ -175,12 +175,19 @@ def list_checkpoints(parent: str | Path) -> list[Path]:
     return sorted(steps, key=lambda path: steps[path])
 
 
-def newest_checkpoint(parent: str | Path, report: Callable[[str], None] = lambda sentence: None) -> Path | None:
+def newest_checkpoint(
+    parent: str | Path,
+    report: Callable[[str], None] = lambda sentence: None,
+    *,
+    verify: Callable[[Path], None] | None = None,
+) -> Path | None:
     """The checkpoint of the highest step that verifies.
 
     Args:
         parent: the folder of checkpoints; it may be missing.
         report: called with one sentence for each that had to be skipped, and one for what follows from that.
+        verify: raises a CheckpointError for one that is not whole; None: `verify_checkpoint`. For those that have
+            more than their folder.
 
     Returns:
         The folder, or None when there is none. (If a writer died while it replaced a checkpoint, this can be the
@@ -191,7 +198,7 @@ def newest_checkpoint(parent: str | Path, report: Callable[[str], None] = lambda
     skipped = False
     for name in sorted(places, key=lambda n: checkpoint_step(n) or 0, reverse=True):
         try:
-            verify_checkpoint(places[name])
+            (verify or verify_checkpoint)(places[name])
         except CheckpointError as error:
             report(f"skipped {name}: {error}")
             skipped = True

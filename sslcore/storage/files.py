@@ -52,6 +52,11 @@ class Written(NamedTuple):
     size: int
 
 
+def sum_of(data: bytes) -> Written:
+    """What writing these bytes gives."""
+    return Written(hashlib.sha256(data).hexdigest(), len(data))
+
+
 # --- messages ----------------------------------------------------------------------------------------------------
 
 
@@ -248,6 +253,18 @@ def write_json(path: str | os.PathLike[str], value: Any) -> Written:
         TypeError: the value holds something else that JSON does not have.
     """
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def remove_file(path: str | os.PathLike[str]) -> None:
+    """Deletes a file, if it is there.
+
+    Raises:
+        CheckpointError: the operating system refuses.
+    """
+    path = Path(path)
+    with _explained("delete", path):
+        if os.path.lexists(path):
+            _unlink(path)
 
 
 def append_line(path: str | os.PathLike[str], line: str) -> None:

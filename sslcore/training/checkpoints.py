@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from sslcore.errors import CheckpointError
 from sslcore.storage import StopSignals, load_checkpoint, prune_checkpoints, save_checkpoint, step_folder
+from sslcore.training.finite import all_finite
 from sslcore.training.resumable import ResumableModule
 
 
@@ -77,8 +77,7 @@ class Checkpoints(pl.Callback):
 
     def save(self, trainer: pl.Trainer, module: Any) -> None:
         # Weights that are not finite are not saved: the sound checkpoint before them is worth more.
-        norms = torch.stack(torch._foreach_norm([p.detach() for p in module.parameters()]))
-        if not trainer.strategy.reduce_boolean_decision(bool(norms.isfinite().all()), all=True):
+        if not trainer.strategy.reduce_boolean_decision(all_finite(module.parameters()), all=True):
             return
         path = step_folder(self.folder, trainer.global_step)
         module.before_checkpoint()

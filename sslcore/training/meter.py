@@ -4,13 +4,14 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
 from sslcore.distributed import all_reduce_sum, world_size
 from sslcore.storage import RunDirectory
 from sslcore.training.display import Display
-from sslcore.training.metrics import check_finite, log
+from sslcore.training.finite import check_finite
+from sslcore.training.metrics import log
+from sslcore.training.running_means import RunningMeans
 
 
 class LossMeter(pl.Callback):
@@ -37,8 +38,7 @@ class LossMeter(pl.Callback):
         self.run, self.every, self.quiet = run, every, quiet
         self.terms: dict[str, list[tuple[int, float]]] = {}
         self.first_step = 0
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}  # by term: one that begins after a warm-up is no mean over the batches before
+        self._means = RunningMeans()
         self._batches = 0
         self._since = 0.0
         self._display: Display | None = None
@@ -87,22 +87,19 @@ class LossMeter(pl.Callback):
             self._display = Display(self.length(pl_module), done=trainer.global_step, what=what)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        for name, value in outputs["terms"].items():
-            self._sums[name] = self._sums.get(name, 0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
+        self._means.add(outputs["terms"])
         self._batches += 1
         done = self.done(trainer, pl_module, batch)
         if done is not None and (done % self.every == 0 or done in (1, self.length(pl_module))):
             self._write(trainer, pl_module, batch, done)
 
     def _write(self, trainer: pl.Trainer, module: Any, batch: Any, done: int) -> None:
-        names, now = list(self._sums), self.clock(module)
-        means = torch.stack([self._sums[name].float() / self._counts[name] for name in names])
-        values = dict(zip(names, (all_reduce_sum(means)[0] / world_size()).tolist(), strict=True))
+        now = self.clock(module)
+        values = self._means.take(over=_mean_of_processes)
         rate = self._batches * module.recipe.batch_size / max(now - self._since, 1e-9)
-        self._sums, self._counts, self._batches, self._since = {}, {}, 0, now
+        self._batches, self._since = 0, now
         step, epoch = self.step(module, done), self.epoch(module, batch)
-        check_finite(values, step, epoch, remedy=self.remedy)
+        check_finite(values, f"before step {step} (epoch {epoch:.1f})", remedy=self.remedy)
         for name, value in values.items():
             self.terms.setdefault(name, []).append((step, value))
         rates = {"learning_rate": trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate}
@@ -114,11 +111,10 @@ class LossMeter(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         # A resumed run logs the same means as one that was not stopped in the middle of a window. Every process is
         # asked for its state and gets the first one's back, which therefore is the mean of all.
-        sums = {name: all_reduce_sum(value)[0] / world_size() for name, value in self._sums.items()}
-        return {"sums": sums, "counts": dict(self._counts)}
+        return self._means.state(over=_mean_of_processes)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._sums, self._counts = state["sums"], state["counts"]
+        self._means.restore(state)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self._display:
@@ -127,3 +123,7 @@ class LossMeter(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         if self._display:
             self._display.close()
+
+
+def _mean_of_processes(values: Tensor) -> Tensor:
+    return all_reduce_sum(values)[0] / world_size()

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from sslcore.errors import SurniaError
 from sslcore.storage import RunDirectory
 
 
@@ -22,13 +21,3 @@ def log(
         run.log_metrics(step, **(columns or {}), **values)
         if trainer.logger is not None:
             trainer.logger.log_metrics(values, step=step)
-
-
-def check_finite(values: dict[str, float], updates: int, epoch: float, *, remedy: str) -> None:
-    """SurniaError naming the first value that is not finite, and `remedy`."""
-    bad = [name for name, value in values.items() if value != value or abs(value) == float("inf")]
-    if bad:
-        raise SurniaError(
-            f"{bad[0]} is {values[bad[0]]} before step {updates} (epoch {epoch:.1f}): {remedy} "
-            "(what is not finite is never saved as a checkpoint)"
-        )

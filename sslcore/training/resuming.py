@@ -4,19 +4,34 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sslcore.errors import CheckpointError
-from sslcore.storage import list_checkpoints, newest_checkpoint
+from sslcore.storage import checkpoint_step, list_checkpoints, newest_checkpoint
+from sslcore.storage.files import show_path
 
 Say = Callable[[str], None]
 
 
-def resume_point(folder: Path, say: Say) -> Path | None:
-    """The newest sound checkpoint; None, said in words, if the run was ended before its first."""
-    start = newest_checkpoint(folder, report=say)
-    if start is None and list_checkpoints(folder):
+def resume_point(
+    folder: Path, say: Say, *, verify: Callable[[Path], None] | None = None, unit: str = "step"
+) -> Path | None:
+    """The newest sound checkpoint, from which a run goes on; None if the run was ended before its first.
+
+    Args:
+        folder: of the run's checkpoints.
+        say: gets a sentence for each that is passed over, and one that says where the run goes on.
+        verify: see `newest_checkpoint`.
+        unit: of the steps in their names, as sentences call it.
+
+    Raises:
+        CheckpointError: there are checkpoints, but none is sound.
+    """
+    start = newest_checkpoint(folder, report=say, verify=verify)
+    if start is not None:
+        say(f"the run goes on after {unit} {checkpoint_step(start):,}")
+        return start
+    if list_checkpoints(folder):
         raise CheckpointError(
-            f"no checkpoint in {folder} is sound, so the run cannot be continued; restore one of them from a copy, or "
-            "start a new run"
+            f"no checkpoint in {show_path(folder)} is sound, so the run cannot be continued; restore one of them from "
+            "a copy, or start a new run"
         )
-    if start is None:
-        say("the run was ended before its first checkpoint: it begins anew")
-    return start
+    say("the run was ended before its first checkpoint: it begins anew")
+    return None

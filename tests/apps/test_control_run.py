@@ -77,6 +77,7 @@ def test_a_run_ends_with_a_report(run):
     )
     assert not re.search(r'(src|href)="(http|//)', page)
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    assert "Computed on cpu with precision 32." in page
 
 
 def test_random_actions_play_the_episodes_of_the_evaluation(run, surnia, tmp_path):

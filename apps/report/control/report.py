@@ -47,6 +47,8 @@ def write_control_report(run_dir: str | Path) -> Path:
         for run in runs:
             page.link(f"seed {run.recipe.seed}", str((run.path / REPORT).relative_to(run_dir)))
     page.section("Settings")
+    if chosen := runs[0].facts.get("chosen"):
+        page.text(f"Computed on {chosen['device']} with precision {chosen['precision']}.")
     page.code(without_comments(common.recipe_text))
     path = run_dir / REPORT
     page.write(path)

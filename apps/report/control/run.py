@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from apps.recipes import load
-from rl.training.learner import best_clip
+from rl.training.best import best_clip
 from rl.training.recipe import ControlRecipe
 from sslcore.errors import CheckpointError
 from sslcore.storage import read_metrics, read_run

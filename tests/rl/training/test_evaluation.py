@@ -5,7 +5,7 @@ import pytest
 from support.agents import tiny_agent
 
 from rl.envs import EnvSettings, make_env, make_vec_env
-from rl.training.evaluation import Evaluation, evaluate_agent, play, random_returns
+from rl.training.evaluation import PlayedEpisodes, evaluate_agent, play, random_returns
 from sslcore.errors import ConfigError
 
 SETTINGS = EnvSettings(options={"size": 16}, stack=2, action_repeat=2)
@@ -87,4 +87,4 @@ def test_the_best_episode_is_the_first_of_the_best():
     from dataclasses import replace
 
     made = tuple(replace(episodes[0], number=i, score=score) for i, score in enumerate([1.0, 3.0, 3.0]))
-    assert Evaluation(made).best.number == 1
+    assert PlayedEpisodes(made).best.number == 1

@@ -75,6 +75,8 @@ def test_a_recipe_for_each_seed():
         ({"steps": 1001, "env": {"action_repeat": 8}}, "steps must be a multiple of 8 .* such as 1000"),
         ({"agent": {"batch_size": 1}}, "agent.batch_size must be above 1"),
         ({"seed": 2**31 - 1, "seeds": 2}, "seed [+] seeds"),
+        ({"seed": 5, "evaluation": {"seed": 5}}, r"evaluation.seed 5 is also a seed of training \(5\), .* another"),
+        ({"seed": 3, "seeds": 3, "evaluation": {"seed": 5}}, r"is also a seed of training \(3 to 5\)"),
         ({"agent": {"aux": "simclr"}}, "agent.aux"),
         ({"agent": {"gradient_steps": -2}}, "agent.gradient_steps"),
     ],
@@ -82,6 +84,11 @@ def test_a_recipe_for_each_seed():
 def test_what_cannot_be_meant(given, sentence):
     with pytest.raises(ValidationError, match=sentence):
         ControlRecipe.model_validate(given)
+
+
+def test_seeds_beside_the_evaluations_are_well():
+    for seed in (2, 6):
+        ControlRecipe(seed=3, seeds=3, evaluation={"seed": seed})
 
 
 def test_frames_without_room_are_well_if_nothing_is_cropped():

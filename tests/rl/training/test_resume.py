@@ -1,20 +1,23 @@
 """A run that was stopped or killed anywhere ends like one that was not, bit for bit."""
 
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import shutil
 import signal
 
 import pytest
+from support.agents import same_state
 from support.control import assert_same_run, kill, small_recipe, stop, train
 
-from rl import PixelReach
+from rl import CURL, PixelReach
 from rl.training import learner
 from rl.training.agents import make_agent, make_envs
 from rl.training.checkpoints import AgentCheckpoints
+from rl.training.evaluation import PlayedEpisodes
 from sslcore.errors import CheckpointError, EnvWorkerError
-from sslcore.storage import RunDirectory, list_checkpoints
+from sslcore.storage import RunDirectory, files, list_checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,48 @@ def test_killed_without_warning(tmp_path, whole):
         assert child.exitcode == -signal.SIGKILL
     train(run, small_recipe(), resume=True)
     assert_same_run(whole, run)
+
+
+def test_what_was_best_after_the_last_checkpoint_is_forgotten_with_it(tmp_path, monkeypatch):
+    """Killed after a better evaluation than the checkpoint knows of: what is resumed has the best of then."""
+    real = learner.evaluate_agent
+
+    def better_each_time(*args, **kwargs):
+        found = real(*args, **kwargs)
+        scored = [dataclasses.replace(e, score=float(len(calls))) for e in found.episodes]
+        calls.append(args)
+        return PlayedEpisodes(tuple(scored))
+
+    monkeypatch.setattr(learner, "evaluate_agent", better_each_time)
+    calls, run, whole = [], tmp_path / "killed", tmp_path / "whole"
+    child = multiprocessing.get_context("fork").Process(
+        target=train, args=(run, small_recipe()), kwargs={"at": 100, "action": kill}
+    )
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    assert CURL.load(run / "best.zip", device="cpu").num_timesteps == 40  # at 80 environment steps
+    clip = (run / "best.gif").read_bytes()
+    calls, said = [None], []
+    outcome = train(run, small_recipe(), resume=True, at=68, said=said)
+    assert "the run goes on after environment step 60" in said
+    assert outcome.results["best_score"] == 0.0
+    calls = []
+    assert train(whole, small_recipe(), at=68).results == outcome.results
+    best, other = (CURL.load(place / "best.zip", device="cpu") for place in (run, whole))
+    assert best.num_timesteps == other.num_timesteps == 0
+    assert same_state(best.policy.state_dict(), other.policy.state_dict())
+    assert (run / "best.gif").read_bytes() == (whole / "best.gif").read_bytes() != clip
+
+
+def test_a_best_agent_of_before_the_first_checkpoint_is_forgotten(tmp_path):
+    run = tmp_path / "run"
+    train(run, small_recipe(), at=28)
+    for folder in ("checkpoints", "replay", "best"):
+        shutil.rmtree(run / folder)
+    with RunDirectory.open(run) as opened, contextlib.closing(make_envs(small_recipe().env, 0)) as envs:
+        assert AgentCheckpoints(opened, keep=2).resume(make_agent(small_recipe(), envs), print) is None
+    assert not (run / "best.zip").exists() and not (run / "best.gif").exists()
 
 
 def test_killed_again_and_again_while_files_change(tmp_path, whole):
@@ -150,7 +195,31 @@ def test_an_environment_that_fails_leaves_the_last_checkpoint(tmp_path, whole, m
     assert_same_run(whole, run)
 
 
-@pytest.mark.parametrize("lost", ["checkpoints/{}/train.safetensors", "replay/{}/frames-00000.bin", "replay/{}"])
+def test_a_replay_that_was_not_written_whole_costs_no_checkpoint(tmp_path, parts, monkeypatch):
+    """The disk loses a byte of the newest replay: what is older and sound is not deleted for it."""
+    run, recipe, real = tmp_path / "run", small_recipe(), files.write_new
+    shutil.copytree(parts, run)
+    before = sorted(path.name for path in run.glob("*/step-*"))
+
+    def wrong(path, chunks):
+        written = real(path, chunks)
+        if path.name == "transitions.safetensors":
+            os.truncate(path, written.size - 1)
+        return written
+
+    monkeypatch.setattr(files, "write_new", wrong)
+    with RunDirectory.open(run) as opened, contextlib.closing(make_envs(recipe.env, 0)) as envs:
+        agent, kept = make_agent(recipe, envs), AgentCheckpoints(opened, keep=2)
+        progress = kept.resume(agent, print)
+        with pytest.raises(CheckpointError, match=r"does not give back .* transitions\.safetensors: check"):
+            kept.save(agent, progress._replace(env_steps=180))
+    assert sorted(path.name for path in run.glob("*/step-*")) == before and len(before) == 6
+
+
+@pytest.mark.parametrize(
+    "lost",
+    ["checkpoints/{}/train.safetensors", "replay/{}/frames-00000.bin", "replay/{}", "best/{}", "best/{}/best.zip"],
+)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, whole, parts, lost):
     run, said = tmp_path / "run", []
     shutil.copytree(parts, run)
@@ -165,6 +234,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, whole, part
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert train(run, small_recipe(), resume=True, said=said).steps == 120
     assert any("skipped step-00000176" in sentence for sentence in said)
+    assert "the run goes on after environment step 120" in said
     assert_same_run(whole, run)
 
 

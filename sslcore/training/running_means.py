@@ -1,0 +1,54 @@
+"""Means of losses that stay on the device until somebody wants to see them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Over = Callable[[Tensor], Tensor]
+"""What makes of this process's numbers, (n,) of them, those of all processes."""
+
+
+def _here(values: Tensor) -> Tensor:
+    return values
+
+
+class RunningMeans:
+    """Means since the last `take`. Adding waits for nothing; taking waits for the device once.
+
+    Each name has a count of its own: a loss that begins after a warm-up is no mean over the steps before.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Count in {name: a tensor of one element}; a name that is missing does not count."""
+        for name, value in values.items():
+            value = value.detach().float().reshape(())
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self, *, over: Over = _here) -> dict[str, float]:
+        """{name: mean}, and begin anew.
+
+        Args:
+            over: where several processes count: what brings their means together. All of them must take.
+        """
+        if not self._sums:
+            return {}
+        means = torch.stack([total / self._counts[name] for name, total in self._sums.items()])
+        found = dict(zip(self._sums, over(means).tolist(), strict=True))
+        self._sums, self._counts = {}, {}
+        return found
+
+    def state(self, *, over: Over = _here) -> dict[str, Any]:
+        """What `restore` needs to go on as if nothing had happened; tensors and plain values."""
+        return {"sums": {name: over(total) for name, total in self._sums.items()}, "counts": dict(self._counts)}
+
+    def restore(self, state: Mapping[str, Any], device: torch.device | None = None) -> None:
+        """Replace what has been counted by what `state` gave, perhaps on another device than this one."""
+        self._sums = {name: total if device is None else total.to(device) for name, total in state["sums"].items()}
+        self._counts = dict(state["counts"])

@@ -1,0 +1,61 @@
+import pytest
+from support.control import small_recipe, train
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rl.curl import curl
+from sslcore.errors import SurniaError
+from sslcore.storage import list_checkpoints, read_metrics, read_run
+
+
+def board(run):
+    """{name: [(step, value)]} of a run's TensorBoard files, as TensorBoard shows them."""
+    found = EventAccumulator(str(run / "tensorboard"))
+    found.Reload()
+    return {name: [(e.step, e.value) for e in found.Scalars(name)] for name in found.Tags()["scalars"]}
+
+
+def measured(run, name):
+    return [(line["step"], pytest.approx(line[name])) for line in read_metrics(run) if name in line]
+
+
+def test_tensorboard_and_metrics_agree_also_after_a_resume(tmp_path):
+    recipe = small_recipe()
+    train(tmp_path / "run", recipe, at=100)
+    # A run that was killed goes on from its checkpoint at 60, and makes what came after again.
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
+    (newest / "manifest.json").unlink()
+    train(tmp_path / "run", recipe, resume=True)
+    shown = board(tmp_path / "run")
+    for name in ("eval/mean_reward", "train/critic_loss", "train/contrastive_loss"):
+        assert shown[name] == measured(tmp_path / "run", name) and len(shown[name]) > 2
+    assert [step for step, _ in shown["eval/mean_reward"]] == [0, 80, 160, 240]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize(
+    ("checkpoint_every", "sentence"),
+    [
+        (1000, r"loss is (nan|-?inf) at environment step \d+: lower agent.learning_rate"),
+        (60, r"weights are not finite any more at environment step 60, .*; lower agent.learning_rate"),
+    ],
+)
+def test_what_is_not_finite_ends_the_run_with_a_sentence(tmp_path, checkpoint_every, sentence):
+    recipe = small_recipe(agent={"learning_rate": 1e30}, checkpoint_every=checkpoint_every)
+    with pytest.raises(SurniaError, match=sentence):
+        train(tmp_path / "run", recipe)
+    assert not list_checkpoints(tmp_path / "run" / "checkpoints")
+
+
+def test_the_precision_that_auto_came_to_is_in_the_run_and_stays(tmp_path, monkeypatch):
+    recipe, said = small_recipe(agent={"precision": "auto"}, steps=160), []
+    monkeypatch.setattr(curl, "bf16_is_faster", lambda device: True)
+    train(tmp_path / "run", recipe, at=60, said=said)
+    assert "precision bf16 on cpu, as agent.precision auto chose here" in said
+    assert read_run(tmp_path / "run")["chosen"] == {"device": "cpu", "precision": "bf16"}
+    monkeypatch.setattr(curl, "bf16_is_faster", lambda device: False)
+    train(tmp_path / "run", recipe, resume=True)  # not measured anew: the numbers would be others
+    assert read_run(tmp_path / "run")["chosen"]["precision"] == "bf16"
+    said.clear()
+    train(tmp_path / "other", small_recipe(steps=8), said=said)
+    assert read_run(tmp_path / "other")["chosen"]["precision"] == "32"
+    assert not [sentence for sentence in said if "precision" in sentence]
