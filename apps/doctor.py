@@ -88,7 +88,9 @@ def _version(package: str) -> str | None:
 def _devices() -> list[tuple[str, str]]:
     import torch
 
-    rows = [("CPU", f"{_cores()} cores, torch uses {torch.get_num_threads()} threads, bf16 {_cpu_bf16()}")]
+    cores, threads = _cores(), torch.get_num_threads()
+    counted = f"{cores} core{'s' * (cores != 1)}, torch uses {threads} thread{'s' * (threads != 1)}"
+    rows = [("CPU", f"{counted}, bf16 {_cpu_bf16()}")]
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         bf16 = "yes" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"

@@ -23,6 +23,11 @@ class Machine:
     bf16: bool
     cores: int
 
+    @property
+    def cpu(self) -> str:
+        """In words."""
+        return f"a CPU with {self.cores} core{'s' * (self.cores != 1)}"
+
 
 def suggest(finding: Finding, machine: Machine) -> str:
     """A recipe as YAML text.
@@ -51,7 +56,7 @@ def suggest(finding: Finding, machine: Machine) -> str:
         **({"devices": processes} if processes < machine.gpus else {}),
     }
     Recipe.model_validate(values)
-    device = f"{processes} GPU(s)" if machine.gpus else f"a CPU with {machine.cores} cores"
+    device = f"{processes} GPU(s)" if machine.gpus else machine.cpu
     head = [
         f"# {one_line(finding.title)}: {finding.images:,} images, shorter side {finding.side} pixels in the middle.",
         f"# For {device}. A beginning, not an optimum: rules of thumb for method, sizes and length.",

@@ -35,7 +35,7 @@ def suggest_detection(finding: Finding, tasks_file: str | None, machine: Machine
     }
     DetectionRecipe.model_validate(values)
     images = sum(len(annotated.sets[role].images) for role in annotated.train)
-    device = f"{machine.gpus} GPU(s)" if machine.gpus else f"a CPU with {machine.cores} cores"
+    device = f"{machine.gpus} GPU(s)" if machine.gpus else machine.cpu
     head = [
         f"# {one_line(annotated.title)}: {images:,} training images, shorter side {finding.side} pixels in the middle.",
         f"# For {device}. A beginning, not an optimum: rules of thumb for network, sizes and lengths.",

@@ -152,6 +152,14 @@ def _files(annotations: AnnotationSet, problems: Problems, headers: int) -> None
         return
     there = _Listing(annotations.folder)
     missing = [image for image in annotations.images if image.file_name not in there]
+    if len(missing) == len(annotations.images) > 1:  # one thing is wrong, not thousands
+        problems.add(
+            annotations.source,
+            f"none of its {len(missing):,} images is in {annotations.folder}, where {shown(missing[0].file_name)} "
+            "should be: put them there, or name the folder that the file names are relative to",
+            fatal=True,
+        )
+        return
     problems.add_each(
         annotations.source,
         missing,

@@ -17,7 +17,13 @@ SHOWN = 24
 
 
 def write_page(
-    folder: Path, unknowns: UnknownObjects, grouping: Grouping, sheets: Mapping[int, Sequence[Sheet]], crops: Crops
+    folder: Path,
+    unknowns: UnknownObjects,
+    grouping: Grouping,
+    sheets: Mapping[int, Sequence[Sheet]],
+    crops: Crops,
+    *,
+    command: str | None = None,
 ) -> None:
     """Write `index.html`.
 
@@ -27,6 +33,7 @@ def write_page(
         grouping: their groups.
         sheets: of every group, by its number.
         crops: the objects' pictures, which the page carries within itself.
+        command: what to run when the names are typed.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -53,7 +60,12 @@ def write_page(
         loader=PackageLoader("detection.discovery", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     text = environment.get_template("index.html").render(
-        groups=groups, notes=grouping.notes, objects=len(unknowns), images=len(unknowns.images), known=unknowns.known
+        groups=groups,
+        notes=grouping.notes,
+        objects=len(unknowns),
+        images=len(unknowns.images),
+        known=unknowns.known,
+        command=command,
     )
     files.write_text(folder / INDEX, text)
 

@@ -60,7 +60,7 @@ def discover(
         predict, images, known, wanted, batch_size, say, progress: see `collect_unknowns`.
         folder: where to; it must not exist, or be empty.
         method, groups, min_group, components, seed: see `group_embeddings`.
-        command: what to run when the names are typed; written into names.yaml.
+        command: what to run when the names are typed; written into names.yaml and on the page.
 
     Raises:
         DataError: the folder is taken, there are no pictures, or no unknown object was found in them.
@@ -120,7 +120,7 @@ def write_discovery(folder: Path, unknowns: UnknownObjects, grouping: Grouping, 
         unknowns.save(temporary)
         grouping.save(temporary)
         sheets = {group.number: write_sheets(temporary, group, crops) for group in grouping.groups}
-        write_page(temporary, unknowns, grouping, sheets, crops)
+        write_page(temporary, unknowns, grouping, sheets, crops, command=command)
         write_names(temporary, grouping, sheets, command=command)
 
 

@@ -314,6 +314,11 @@ def test_a_suggestion_starts_on_its_machine_and_no_statistics_give_pairs_away(tm
         assert share // recipe.method.norm_splits >= 4
 
 
+def test_a_recipe_says_what_machine_it_is_for(tmp_path):
+    for cores, said in ((1, "# For a CPU with 1 core. "), (2, "# For a CPU with 2 cores. ")):
+        assert said in suggest(finding(100, 64, path=tmp_path), Machine(0, False, cores))
+
+
 def test_both_methods_are_suggested(tmp_path):
     names = [
         yaml_source.read_yaml(suggest(finding(n, 64, path=tmp_path), CPU), name="r").values["method"]["name"]
@@ -439,7 +444,7 @@ def test_a_recipe_is_never_overwritten(surnia, tmp_path):
 def test_the_machine(surnia, monkeypatch):
     code, out, _ = surnia("doctor")
     assert code == 0
-    for word in ("Python", "torch", "torchvision", "pytorch-lightning", "threads, bf16", "GPU", "Next: surnia demo"):
+    for word in ("Python", "torch", "torchvision", "pytorch-lightning", ", bf16", "GPU", "Next: surnia demo"):
         assert word in out
 
     versions = {"torch": None, "detectron2": None, "faiss-cpu": "1.11"}

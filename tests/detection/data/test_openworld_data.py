@@ -92,7 +92,7 @@ def test_pictures_are_found_in_the_only_folder_that_has_them(settings, tmp_path)
     data = open_data(settings(images=str(tmp_path)))
     assert data.test.path(0) == tmp_path / "pictures" / "test0.png"
     shutil.copytree(tmp_path / "pictures", tmp_path / "again")
-    with pytest.raises(DataError, match=r"test0\.png does not exist"):  # which of the two is not for us to say
+    with pytest.raises(DataError, match=r"where 'test0\.png' should be"):  # which of the two is not for us to say
         open_data(settings(images=str(tmp_path)))
 
 

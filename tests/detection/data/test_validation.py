@@ -110,7 +110,19 @@ def test_missing_pictures(tmp_path):
         (True, 2, f"image 2: {tmp_path}/b.jpg does not exist"),
         (True, 3, f"image 3: {tmp_path}/deep/c.jpg does not exist"),
     ]
-    assert len(validate({"train": made(images=[f"{i}.jpg" for i in range(500)], folder=tmp_path / "none")})) == 21
+    many = [f"{i}.jpg" for i in range(500)]
+    assert len(validate({"train": made(images=["a.jpg", *many], folder=tmp_path)})) == 21
+
+
+def test_pictures_that_are_missing_altogether_are_one_problem(tmp_path):
+    gone = made(images=[f"{i}.jpg" for i in range(1500)], folder=tmp_path / "none")
+    sentence = (
+        f"none of its 1,500 images is in {tmp_path}/none, where '0.jpg' should be: put them there, or name the folder "
+        "that the file names are relative to"
+    )
+    assert said(validate({"train": gone})) == [(True, None, sentence)]
+    (only,) = validate({"train": made(images=["a.jpg"], folder=tmp_path)})
+    assert only.sentence == f"image 1: {tmp_path}/a.jpg does not exist"
 
 
 def test_pictures_of_another_size_or_none_at_all(tmp_path):
@@ -212,6 +224,7 @@ def test_aliases_count():
 
 def test_check_returns_what_is_ignored_and_raises_everything_fatal(tmp_path):
     assert [p.id for p in check({"train": made([(0, 0, 0, 0), (0, 0, 9, 9)])})] == [7]
+    pictures(tmp_path, "c.jpg")
     with pytest.raises(DataError) as caught:
-        check({"train": made(images=("a.jpg", "b.jpg"), folder=tmp_path)})
+        check({"train": made(images=("a.jpg", "b.jpg", "c.jpg"), folder=tmp_path)})
     assert len(str(caught.value).splitlines()) == 2

@@ -47,6 +47,7 @@ def test_a_folder_has_all_that_a_person_needs(found):
     text = found.names.read_text()
     assert "# Then run: surnia detect learn R N" in text and "2 groups of unknown objects" in text
     page = found.index.read_text()
+    assert page.count("<code>surnia detect learn R N</code>") == 1
     assert page.count("data:image/jpeg;base64,") == 14 and "http" not in page.replace("http-equiv", "")
     with Image.open(found.folder / "group_01.png") as sheet:
         assert sheet.format == "PNG" and sheet.width > 1000
@@ -256,6 +257,6 @@ def test_large_groups_have_several_sheets(pictures, tmp_path):
 
 def test_a_name_of_a_file_cannot_write_into_the_page(pictures, tmp_path):
     pictures.paint("<script>alert(1)<script>.png", ("red", 5, 5, 30))
-    found = discover(pictures.predict, pictures.folder, tmp_path / "unknowns", known=["<b>"])
+    found = discover(pictures.predict, pictures.folder, tmp_path / "unknowns", known=["<b>"], command="<i>")
     page = found.index.read_text()
-    assert "<script" not in page and "<b>" not in page and "&lt;script&gt;" in page
+    assert "<script" not in page and "<b>" not in page and "<i>" not in page and "&lt;script&gt;" in page
