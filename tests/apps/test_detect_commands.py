@@ -123,7 +123,10 @@ def test_the_recipe_of_ore_is_the_one_published():
     assert recipe.replay.per_class == 50
 
 
-@pytest.mark.parametrize("name", ["openscenes_small", "openscenes_large", "openworld_resnet50_m_owodb"])
+@pytest.mark.parametrize(
+    "name",
+    ["openscenes_small", "openscenes_large", *(f"openworld_resnet50_{b}" for b in ("m_owodb", "s_owodb", "voc_coco"))],
+)
 def test_our_recipes_use_no_label_of_a_future_class(name):
     recipe = load(name, [], DetectionRecipe, folder="detection").recipe
     assert recipe.decision.fit == "known"
