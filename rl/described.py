@@ -123,23 +123,31 @@ def _describe_noise(noise: ActionNoise, name: str) -> Any:
     if isinstance(noise, Vectorized):
         return {"noise of each env": [noise.n_envs, _describe_noise(noise.base_noise, name)]}
     if type(noise) is NormalActionNoise:
-        return {"normal noise": {"mean": noise._mu.tolist(), "sigma": noise._sigma.tolist()}}
+        return {"normal noise": {"mean": noise._mu.tolist(), "sigma": noise._sigma.tolist(), **_dtype(noise)}}
     if type(noise) is OrnsteinUhlenbeckActionNoise:
         values = {key: np.asarray(getattr(noise, place)).tolist() for key, place in _ORNSTEIN_UHLENBECK.items()}
-        return {"Ornstein-Uhlenbeck noise": values}
+        initial = None if noise.initial_noise is None else np.asarray(noise.initial_noise).tolist()
+        return {"Ornstein-Uhlenbeck noise": {**values, "initial": initial, **_dtype(noise)}}
     raise CheckpointError(
         f"{name} is a {type(noise).__qualname__}, which an archive does not store: save without it, "
         f"save(..., exclude=[{name!r}]), and give it again to load"
     )
 
 
+def _dtype(noise: NormalActionNoise | OrnsteinUhlenbeckActionNoise) -> dict[str, str]:
+    return {"dtype": str(np.dtype(noise._dtype))}
+
+
 def _restore_normal(content: dict[str, Any]) -> NormalActionNoise:
-    return NormalActionNoise(np.array(content["mean"]), np.array(content["sigma"]))
+    return NormalActionNoise(np.array(content["mean"]), np.array(content["sigma"]), np.dtype(content["dtype"]))
 
 
 def _restore_ornstein_uhlenbeck(content: dict[str, Any]) -> OrnsteinUhlenbeckActionNoise:
-    mean, sigma = np.array(content["mean"]), np.array(content["sigma"])
-    return OrnsteinUhlenbeckActionNoise(mean, sigma, float(content["theta"]), float(content["dt"]))
+    initial = None if content["initial"] is None else np.array(content["initial"])
+    return OrnsteinUhlenbeckActionNoise(
+        np.array(content["mean"]), np.array(content["sigma"]), float(content["theta"]), float(content["dt"]), initial,
+        np.dtype(content["dtype"]),
+    )  # fmt: skip
 
 
 def _restore_buffer_class(name: str) -> type[ReplayBuffer] | None:

@@ -18,13 +18,14 @@ from stable_baselines3.common.utils import update_learning_rate
 from torch.optim import Adam, Optimizer
 
 from rl.curl import buffers
+from rl.curl.action_noise import NoiseDraws
 from rl.curl.augmenting import Augmentation, Augmenting
 from rl.curl.networks import PixelActor, PixelCritic
 from rl.curl.policy import CURLPolicy
 from rl.curl.precision import bf16_is_faster
 from rl.curl.saving import SafeSAC
 from rl.curl.settings import check_settings, initial_ent_coef
-from rl.curl.update import Agent, Batch, contrast_optimizers, faithful_update, fused_update
+from rl.curl.update import AgentParts, Batch, contrast_optimizers, faithful_update, fused_update
 from rl.envs.registration import register
 from sslcore.errors import ConfigError
 from sslcore.random import hash_seed
@@ -39,8 +40,8 @@ class CURL(SafeSAC):
     """SAC from pixels with a contrastive loss between two augmented views of each observation.
 
     To be used as stable-baselines3's SAC is. Of what it draws nothing comes from global generators: crops and noise of
-    an update are functions of the seed and the update's number, and noise of actions has a generator of its own, whose
-    state `save` keeps.
+    an update are functions of the seed and the update's number; the policy, and `action_noise`, have generators of
+    their own, whose states `save` keeps.
 
     Args:
         policy: "CURLPolicy", or a class that inherits from it.
@@ -119,31 +120,14 @@ class CURL(SafeSAC):
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
-            policy,  # type: ignore[arg-type]
-            env,  # type: ignore[arg-type]
-            learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
-            action_noise,
-            replay_buffer_class=replay_buffer_class,
-            replay_buffer_kwargs=dict(replay_buffer_kwargs or {}),
-            n_steps=n_steps,
-            ent_coef=ent_coef,
-            target_update_interval=target_update_interval,
-            target_entropy=target_entropy,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=dict(policy_kwargs or {}),
-            verbose=verbose,
-            seed=seed,
-            device=device,
+            policy, env, learning_rate,  # type: ignore[arg-type]
+            buffer_size, learning_starts, batch_size, tau, gamma, train_freq, gradient_steps, action_noise,
+            replay_buffer_class=replay_buffer_class, replay_buffer_kwargs=dict(replay_buffer_kwargs or {}),
+            n_steps=n_steps, ent_coef=ent_coef, target_update_interval=target_update_interval,
+            target_entropy=target_entropy, stats_window_size=stats_window_size, tensorboard_log=tensorboard_log,
+            policy_kwargs=dict(policy_kwargs or {}), verbose=verbose, seed=seed, device=device,
             _init_setup_model=False,
-        )
+        )  # fmt: skip
         if not (policy_kwargs or {}).get("use_sde"):
             self.policy_kwargs.pop("use_sde", None)  # stable-baselines3 puts it in
         self.encoder_tau, self.ent_coef_lr, self.actor_update_interval = encoder_tau, ent_coef_lr, actor_update_interval
@@ -153,7 +137,7 @@ class CURL(SafeSAC):
         self.bf16 = False
         self.encoder_optimizer: Adam | None = None
         self.cpc_optimizer: Adam | None = None
-        self._means = RunningMeans()
+        self._means, self._noise_draws = RunningMeans(), NoiseDraws()
         if _init_setup_model:
             self._setup_model()
 
@@ -177,6 +161,7 @@ class CURL(SafeSAC):
             **self.policy_kwargs,
         ).to(self.device)
         self.policy.seed_noise(self.random_seed)
+        self._noise_draws.seed(self.random_seed)
         self._create_aliases()
         if self.aux == "curl" and self.update == "fused":
             self.critic.optimizer.add_param_group({"params": list(self.policy.similarity.parameters())})
@@ -208,14 +193,6 @@ class CURL(SafeSAC):
             raise ConfigError(f'CURL has one policy, "CURLPolicy", and no {policy_name!r}')
         return self.policy_aliases[policy_name]
 
-    def set_random_seed(self, seed: int | None = None) -> None:
-        """As in stable-baselines3, and for what the algorithm draws itself."""
-        super().set_random_seed(seed)
-        if seed is not None:
-            self.random_seed = seed
-            if hasattr(self, "policy"):
-                self.policy.seed_noise(seed)
-
     # --- learning ----------------------------------------------------------------------------------------------------
 
     def train(self, gradient_steps: int, batch_size: int = 128) -> None:
@@ -225,12 +202,12 @@ class CURL(SafeSAC):
         rate = self.lr_schedule(self._current_progress_remaining)
         for optimizer in self._scheduled_optimizers():
             update_learning_rate(optimizer, rate)
-        agent, augmenting = self._agent(), self._augmenting()
+        parts, augmenting = self._parts(), self._augmenting()
         update = fused_update if self.update == "fused" else faithful_update
         for _ in range(gradient_steps):
             sample = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             losses = update(
-                agent,
+                parts,
                 self._batch(sample, augmenting),
                 move_actor=self._n_updates % self.actor_update_interval == 0,
                 move_targets=self._n_updates % self.target_update_interval == 0,
@@ -248,10 +225,10 @@ class CURL(SafeSAC):
         views = augmenting(sample.observations, sample.next_observations, self._n_updates)
         return Batch(views, sample.actions, sample.rewards, (1 - sample.dones) * discounts, noise)
 
-    def _agent(self) -> Agent:
+    def _parts(self) -> AgentParts:
         """What an update sees of this; made anew each time, because users set `tau` and the like as they go."""
         contrast = (self.encoder_optimizer, self.cpc_optimizer)
-        return Agent(
+        return AgentParts(
             self.policy,
             self.ent_coef_tensor.log() if self.log_ent_coef is None else self.log_ent_coef,
             self.ent_coef_optimizer,
@@ -279,14 +256,6 @@ class CURL(SafeSAC):
         for name, mean in self._means.take().items():
             self._logger.record(f"train/{name}", mean)
         return self._logger
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, variables = super()._get_torch_save_params()
-        own = ("encoder_optimizer", "cpc_optimizer")
-        return [*state_dicts, *(name for name in own if getattr(self, name) is not None)], variables
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_means", "_update_noise"]
 
     def _setup_learn(
         self,

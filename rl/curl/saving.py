@@ -1,46 +1,31 @@
 """What stable-baselines3's users know as save, load and set_parameters, without pickles."""
 
 import io
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from stable_baselines3 import SAC
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 from stable_baselines3.common.utils import check_for_correct_spaces, get_device, get_system_info
-from torch import Tensor
 
 from rl import archive
 from rl.curl import buffers
 from rl.curl.fitting import OVERRIDES, check_replaced, parameters_of
-from rl.curl.policy import CURLPolicy
 from rl.curl.settings import SETTINGS
+from rl.curl.state import ExactSAC
 from rl.described import describe, restore
 from sslcore.errors import CheckpointError, ConfigError
-from sslcore.training.running_means import RunningMeans
-
-_COUNTS = (
-    "num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_n_updates", "_episode_num",
-    "_current_progress_remaining", "n_envs", "random_seed",
-)  # fmt: skip
-_LAST = ("_last_obs", "_last_episode_starts", "_last_original_obs")
 
 Self = TypeVar("Self", bound="SafeSAC")
 
 
-class SafeSAC(SAC):
+class SafeSAC(ExactSAC):
     """SAC whose archives are JSON and safetensors in a zip, and are checked before they are believed.
 
-    An archive holds settings, weights, optimisers, counters, and the state of what the agent draws from, so that one
-    that is loaded acts and learns on as the one that was saved would have. The replay buffer has files of its own.
+    An archive holds settings and `state`, so that an agent that is loaded acts and learns on as the one that was saved
+    would have. The replay buffer has files of its own.
     """
-
-    policy: CURLPolicy  # type: ignore[assignment]
-    precision: str
-    bf16: bool
-    _means: RunningMeans
 
     def save(
         self,
@@ -76,41 +61,7 @@ class SafeSAC(SAC):
             "action_space": describe(self.action_space),
             "settings": {name: describe(value, name, progress=progress) for name, value in settings.items()},
         }
-        archive.write(path, archive.Archive(about, self._state()))
-
-    def state(self) -> dict[str, Any]:
-        """All that learning goes on from but settings and replay buffer; what `sslcore.storage.pack` takes."""
-        return self._state()
-
-    def continue_from(self, state: Mapping[str, Any], place: archive.Place, *, same_device: bool = True) -> None:
-        """Go on from what `state` gave, in an agent of the same settings.
-
-        Args:
-            state: tensors on the CPU or the agent's device.
-            place: where it was read, for messages.
-            same_device: whether it comes from a device of this kind; else precision "auto" stays as measured here.
-
-        Raises:
-            CheckpointError: it does not fit this agent.
-        """
-        with archive.reading(place):
-            self._continue_from(place, state, {}, same_device=same_device)
-
-    def _state(self) -> dict[str, Any]:
-        episodes: Iterable[Mapping[str, Any]] = self.ep_info_buffer or ()
-        return {
-            "policy": self.policy.state_dict(),
-            "optimizers": {name: state for name, state in self.get_parameters().items() if name != "policy"},
-            "variables": {name: getattr(self, name).detach() for name in self._get_torch_save_params()[1]},
-            "counts": {name: getattr(self, name) for name in _COUNTS},
-            "last": {name: getattr(self, name) for name in _LAST},
-            "episodes": [{k: float(e[k]) for k in ("r", "l", "t") if k in e} for e in episodes],
-            "successes": [float(success) for success in self.ep_success_buffer or ()],
-            "means": self._means.state(),
-            "bf16": self.bf16,
-            "acting": self.policy.noise.get_state(),
-            "random actions": self.action_space.np_random.bit_generator.state,
-        }
+        archive.write(path, archive.Archive(about, self.state()))
 
     @classmethod
     def load(  # type: ignore[override]
@@ -148,8 +99,8 @@ class SafeSAC(SAC):
         found = archive.read(path, device=get_device(device))
         replaced = {k: v for k, v in (custom_objects or {}).items() if k in OVERRIDES} | kwargs
         agent = cls._built(path, found, env, device, replaced)
-        with archive.reading(path):
-            agent._continue_from(path, found.state, replaced, same_device=found.about["device"] == agent.device.type)
+        same_device = found.about.get("device") == agent.device.type
+        agent.continue_from(found.state, path, same_device=same_device, replaced=replaced)
         if env is not None and force_reset:
             agent._last_obs = None
         return agent
@@ -191,29 +142,6 @@ class SafeSAC(SAC):
             with archive.reading(path):
                 agent._setup_model()
         return agent
-
-    def _continue_from(
-        self, path: archive.Place, state: Mapping[str, Any], replaced: Mapping[str, Any], *, same_device: bool
-    ) -> None:
-        self.set_parameters(parameters_of(self, path, state, exact_match=True))
-        for name, value in state["variables"].items():
-            ours = getattr(self, name, None)
-            if isinstance(ours, Tensor):  # another ent_coef may have been given
-                ours.data.copy_(value)
-        keep = {"n_envs"} | ({"random_seed"} if "seed" in replaced else set())
-        for name in _COUNTS:
-            if name not in keep:
-                setattr(self, name, state["counts"][name])
-        for name in _LAST:
-            setattr(self, name, state["last"][name])
-        self.ep_info_buffer = deque(state["episodes"], maxlen=self._stats_window_size)
-        self.ep_success_buffer = deque(state["successes"], maxlen=self._stats_window_size)
-        self._means.restore(state["means"], self.device)
-        if self.precision == "auto" and "update" not in replaced and same_device:
-            self.bf16 = bool(state["bf16"])  # not measured anew: the numbers would be others
-        if "seed" not in replaced:
-            self.policy.noise.set_state(state["acting"])
-            self.action_space.np_random.bit_generator.state = state["random actions"]
 
     def set_parameters(
         self,

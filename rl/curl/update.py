@@ -51,8 +51,8 @@ class Batch(NamedTuple):
 
 
 @dataclass
-class Agent:
-    """What an update changes, and how fast.
+class AgentParts:
+    """What of an agent an update changes, and how fast.
 
     Attributes:
         policy: the networks, with the optimisers of actor and critic. For `fused_update` the critic's also moves W.
@@ -80,11 +80,11 @@ def contrast_optimizers(policy: CURLPolicy, rate: float) -> tuple[Adam, Adam]:
     return Adam(encoder, lr=rate), Adam([*encoder, *similarity], lr=rate)
 
 
-def faithful_update(agent: Agent, batch: Batch, *, move_actor: bool, move_targets: bool) -> Losses:
+def faithful_update(parts: AgentParts, batch: Batch, *, move_actor: bool, move_targets: bool) -> Losses:
     """The published code's update: critic; actor and entropy; targets; contrast, with an optimiser step for each.
 
     Args:
-        agent: what to update.
+        parts: what to update.
         batch: what from.
         move_actor: whether it is the turn of actor and entropy coefficient, in CURL every second time.
         move_targets: whether it is the targets' turn, in CURL every second time.
@@ -92,96 +92,96 @@ def faithful_update(agent: Agent, batch: Batch, *, move_actor: bool, move_target
     Returns:
         {name: loss}, tensors without dimensions on the device.
     """
-    critic, target, views = agent.policy.critic, agent.policy.critic_target, batch.views
+    critic, target, views = parts.policy.critic, parts.policy.critic_target, batch.views
     with torch.no_grad():
-        action, log_prob = _act(agent, _convolve(agent, views.next), batch.noise[0])
-        wanted = _td_target(agent, batch, _encode(agent, target.encoder, views.next), action, log_prob)
-    td = _squared_errors(critic.q(_encode(agent, critic.encoder, views.anchor), batch.actions), wanted)
+        action, log_prob = _act(parts, _convolve(parts, views.next), batch.noise[0])
+        wanted = _td_target(parts, batch, _encode(parts, target.encoder, views.next), action, log_prob)
+    td = _squared_errors(critic.q(_encode(parts, critic.encoder, views.anchor), batch.actions), wanted)
     _descend(td, critic.optimizer)
     losses = {"critic_loss": td}
 
     if move_actor:
         with torch.no_grad():
-            conv_features = _convolve(agent, views.anchor)
-        losses |= _improve_actor(agent, conv_features, batch.noise[1])
+            conv_features = _convolve(parts, views.anchor)
+        losses |= _improve_actor(parts, conv_features, batch.noise[1])
     if move_targets:
-        _follow(agent)
+        _follow(parts)
 
     if views.positive is not None:
-        query = _encode(agent, critic.encoder, views.anchor)
-        contrast = _contrast(agent, query, _encode(agent, target.encoder, views.positive))
-        _descend(contrast, *agent.contrast_optimizers)
+        query = _encode(parts, critic.encoder, views.anchor)
+        contrast = _contrast(parts, query, _encode(parts, target.encoder, views.positive))
+        _descend(contrast, *parts.contrast_optimizers)
         losses["contrastive_loss"] = contrast
     return losses
 
 
-def fused_update(agent: Agent, batch: Batch, *, move_actor: bool, move_targets: bool) -> Losses:
+def fused_update(parts: AgentParts, batch: Batch, *, move_actor: bool, move_targets: bool) -> Losses:
     """One backward and one Adam step for critic, encoder and W; the actor reads the same features of the convolutions.
 
     Arguments and result as for `faithful_update`.
     """
-    critic, target = agent.policy.critic, agent.policy.critic_target
-    anchor, ahead = _as_input(agent, batch.views.anchor), batch.views.next
+    critic, target = parts.policy.critic, parts.policy.critic_target
+    anchor, ahead = _as_input(parts, batch.views.anchor), batch.views.next
     positive = [] if batch.views.positive is None else [batch.views.positive]
     with torch.no_grad():
-        seen = _as_input(agent, torch.cat([ahead, *positive]))
-        of_next, *keys = _encode(agent, target.encoder, seen).split(len(ahead))
-        action, log_prob = _act(agent, _convolve(agent, seen[: len(ahead)]), batch.noise[0])
-        wanted = _td_target(agent, batch, of_next, action, log_prob)
+        seen = _as_input(parts, torch.cat([ahead, *positive]))
+        of_next, *keys = _encode(parts, target.encoder, seen).split(len(ahead))
+        action, log_prob = _act(parts, _convolve(parts, seen[: len(ahead)]), batch.noise[0])
+        wanted = _td_target(parts, batch, of_next, action, log_prob)
 
-    conv_features = _convolve(agent, anchor)
-    features = _head(agent, critic.encoder, conv_features)
+    conv_features = _convolve(parts, anchor)
+    features = _head(parts, critic.encoder, conv_features)
     td = _squared_errors(critic.q(features, batch.actions), wanted)
     losses = {"critic_loss": td}
     for key in keys:
-        losses["contrastive_loss"] = _contrast(agent, features, key)
+        losses["contrastive_loss"] = _contrast(parts, features, key)
     _descend(torch.stack(list(losses.values())).sum(), critic.optimizer)
 
     if move_actor:
-        losses |= _improve_actor(agent, conv_features.detach(), batch.noise[1])
+        losses |= _improve_actor(parts, conv_features.detach(), batch.noise[1])
     if move_targets:
-        _follow(agent)
+        _follow(parts)
     return losses
 
 
 # --- the parts ---------------------------------------------------------------------------------------------------
 
 
-def _td_target(agent: Agent, batch: Batch, features: Tensor, action: Tensor, log_prob: Tensor) -> Tensor:
+def _td_target(parts: AgentParts, batch: Batch, features: Tensor, action: Tensor, log_prob: Tensor) -> Tensor:
     """(n, 1) r + gamma (min Q'(s', a') - alpha log pi(a' | s'))."""
-    q = torch.min(*agent.policy.critic_target.q(features, action))
-    return batch.rewards + batch.discounts * (q - agent.log_ent_coef.exp() * log_prob)
+    q = torch.min(*parts.policy.critic_target.q(features, action))
+    return batch.rewards + batch.discounts * (q - parts.log_ent_coef.exp() * log_prob)
 
 
 def _squared_errors(found: tuple[Tensor, ...], wanted: Tensor) -> Tensor:
     return torch.stack([mse_loss(q, wanted) for q in found]).sum()  # without stable-baselines3's 1/2, as published
 
 
-def _improve_actor(agent: Agent, conv_features: Tensor, noise: Tensor) -> Losses:
+def _improve_actor(parts: AgentParts, conv_features: Tensor, noise: Tensor) -> Losses:
     """Step actor and entropy coefficient; `conv_features` carry no gradient, so that the actor moves nothing else."""
-    critic, alpha = agent.policy.critic, agent.log_ent_coef.exp()
-    action, log_prob = _act(agent, conv_features, noise)
+    critic, alpha = parts.policy.critic, parts.log_ent_coef.exp()
+    action, log_prob = _act(parts, conv_features, noise)
     with torch.no_grad():
-        features = _head(agent, critic.encoder, conv_features)
+        features = _head(parts, critic.encoder, conv_features)
     loss = (alpha.detach() * log_prob - torch.min(*critic.q(features, action))).mean()
-    _descend(loss, agent.policy.actor.optimizer)
+    _descend(loss, parts.policy.actor.optimizer)
     losses = {"actor_loss": loss, "ent_coef": alpha}
-    if agent.ent_coef_optimizer is not None:
-        losses["ent_coef_loss"] = (alpha * (-log_prob - agent.target_entropy).detach()).mean()
-        _descend(losses["ent_coef_loss"], agent.ent_coef_optimizer)
+    if parts.ent_coef_optimizer is not None:
+        losses["ent_coef_loss"] = (alpha * (-log_prob - parts.target_entropy).detach()).mean()
+        _descend(losses["ent_coef_loss"], parts.ent_coef_optimizer)
     return losses
 
 
-def _contrast(agent: Agent, query: Tensor, key: Tensor) -> Tensor:
-    similarity = agent.policy.similarity
+def _contrast(parts: AgentParts, query: Tensor, key: Tensor) -> Tensor:
+    similarity = parts.policy.similarity
     return info_nce(query, key.detach(), temperature=1.0, similarity=similarity, gather=False)
 
 
-def _follow(agent: Agent) -> None:
+def _follow(parts: AgentParts) -> None:
     """The targets' moving averages; sslcore's momentum is the weight of the old."""
-    critic, target = agent.policy.critic, agent.policy.critic_target
-    target.encoder.update(critic.encoder, 1 - agent.encoder_tau)  # type: ignore[operator]
-    target.q.update(critic.q, 1 - agent.tau)  # type: ignore[operator]
+    critic, target = parts.policy.critic, parts.policy.critic_target
+    target.encoder.update(critic.encoder, 1 - parts.encoder_tau)  # type: ignore[operator]
+    target.q.update(critic.q, 1 - parts.tau)  # type: ignore[operator]
 
 
 def _descend(loss: Tensor, *optimizers: Optimizer) -> None:
@@ -197,33 +197,33 @@ def _descend(loss: Tensor, *optimizers: Optimizer) -> None:
 # --- what may run in bfloat16 ------------------------------------------------------------------------------------
 
 
-def _as_input(agent: Agent, frames: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+def _as_input(parts: AgentParts, frames: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """Bytes to floats from 0 to 1 in the layout and type that convolutions are fastest in; bytes fit in bfloat16."""
-    encoder: Any = agent.policy.critic.encoder
-    dtype = torch.bfloat16 if agent.bf16 else encoder.dtype
+    encoder: Any = parts.policy.critic.encoder
+    dtype = torch.bfloat16 if parts.bf16 else encoder.dtype
     return frames.to(dtype, memory_format=torch.channels_last).div_(255)
 
 
-def _convolve(agent: Agent, frames: Tensor) -> Tensor:
+def _convolve(parts: AgentParts, frames: Tensor) -> Tensor:
     """(n, p) output of the critic's convolutions."""
-    encoder: Any = agent.policy.critic.encoder
-    with autocast(frames.device, agent.bf16):
+    encoder: Any = parts.policy.critic.encoder
+    with autocast(frames.device, parts.bf16):
         return encoder.conv_features(frames)
 
 
-def _head(agent: Agent, owner: Any, conv_features: Tensor) -> Tensor:
+def _head(parts: AgentParts, owner: Any, conv_features: Tensor) -> Tensor:
     """(n, d) float32 features that the head of an encoder or of the actor makes of (n, p)."""
-    with autocast(conv_features.device, agent.bf16):
+    with autocast(conv_features.device, parts.bf16):
         return widened(owner.head(conv_features))
 
 
-def _encode(agent: Agent, encoder: Any, frames: Tensor) -> Tensor:
+def _encode(parts: AgentParts, encoder: Any, frames: Tensor) -> Tensor:
     """(n, d) float32 features of (n, c, size, size) frames."""
-    with autocast(frames.device, agent.bf16):
+    with autocast(frames.device, parts.bf16):
         return widened(encoder(frames))
 
 
-def _act(agent: Agent, conv_features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def _act(parts: AgentParts, conv_features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """(n, A) actions of the current policy and their (n, 1) log densities."""
-    actor = agent.policy.actor
-    return squashed_sample(*actor.distribution(_head(agent, actor, conv_features)), noise)
+    actor = parts.policy.actor
+    return squashed_sample(*actor.distribution(_head(parts, actor, conv_features)), noise)

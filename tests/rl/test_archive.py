@@ -23,7 +23,7 @@ def through_json(value):
 
 def everything(agent):
     """All that training changes."""
-    return agent.get_parameters(), agent._state()["variables"], agent._state()["counts"]
+    return agent.get_parameters(), agent.state()["variables"], agent.state()["counts"]
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,26 @@ def test_save_load_and_continue_gives_the_same_actions_and_the_same_updates(sett
         each.replay_buffer = FixedReplay()
         each.train(3, 8)
     assert same_state(everything(again), everything(agent))
+
+
+@pytest.mark.parametrize("kind", [NormalActionNoise, OrnsteinUhlenbeckActionNoise])
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_noise_of_actions_goes_on_and_leaves_the_global_generator_alone(tmp_path, kind, n_envs):
+    noise = kind(np.zeros(2), np.full(2, 0.3))
+    before = repr(np.random.get_state())
+    agent = tiny_agent(tiny_envs(n_envs), action_noise=noise, seed=3)
+    seeded = repr(np.random.get_state())  # stable-baselines3 seeds it
+    agent.learn(30)
+    assert repr(np.random.get_state()) == seeded != before
+    agent.save(tmp_path / "agent")
+    np.random.seed(7)
+    again = CURL.load(tmp_path / "agent", env=tiny_envs(n_envs), device="cpu", force_reset=False)
+    for _ in range(3):
+        ours, theirs = (a._sample_action(0, a.action_noise, n_envs)[0] for a in (agent, again))
+        assert np.array_equal(ours, theirs)
+        np.random.seed(8)
+    other = CURL.load(tmp_path / "agent", env=tiny_envs(n_envs), device="cpu", force_reset=False, seed=5)
+    assert not np.array_equal(ours, other._sample_action(0, other.action_noise, n_envs)[0])
 
 
 def test_learning_goes_on_in_the_environment_where_it_was(tmp_path):
@@ -285,8 +305,11 @@ def test_noise_of_actions_comes_back():
     normal = NormalActionNoise(np.zeros(2), np.array([0.1, 0.2]))
     again = through_json(VectorizedActionNoise(normal, 3))
     assert again.n_envs == 3 and again.base_noise._sigma.tolist() == [0.1, 0.2]
-    wandering = through_json(OrnsteinUhlenbeckActionNoise(np.ones(2), np.ones(2), theta=0.3, dt=0.5))
+    wandering = through_json(
+        OrnsteinUhlenbeckActionNoise(np.ones(2), np.ones(2), 0.3, 0.5, initial_noise=np.ones(2), dtype=np.float64)
+    )
     assert (wandering._theta, wandering._dt, wandering._mu.tolist()) == (0.3, 0.5, [1, 1])
+    assert wandering.noise_prev.tolist() == [1, 1] and wandering().dtype == np.float64
 
 
 def test_something_else_is_left_out_by_name(tmp_path):

@@ -44,7 +44,7 @@ def test_learns_in_all_its_forms_and_moves_every_weight_that_it_should(update, a
     assert moved == set(before) - stays and agent._n_updates == 20 and agent.num_timesteps == 40
 
 
-def test_the_same_seed_gives_the_same_run_and_another_one_another(monkeypatch):
+def test_the_same_seed_gives_the_same_run_and_another_one_another():
     runs = [tiny_agent(seed=seed).learn(40) for seed in (1, 1, 2)]
     assert same_state(weights(runs[0]), weights(runs[1])) and not same_state(weights(runs[0]), weights(runs[2]))
 

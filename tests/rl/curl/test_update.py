@@ -6,7 +6,7 @@ from torch.optim import Adam
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rl.curl.augmenting import Views
-from rl.curl.update import Agent, Batch, faithful_update, fused_update
+from rl.curl.update import AgentParts, Batch, faithful_update, fused_update
 
 RATE, ALPHA_RATE, TAU, ENCODER_TAU, TARGET_ENTROPY, N = 1e-3, 1e-4, 0.01, 0.05, -2.0, 6
 
@@ -35,7 +35,7 @@ def make_agent(update, *, aux=True, learned=True):
     elif aux:
         contrast = Adam(encoder, lr=RATE), Adam([*encoder, *similarity], lr=RATE)
     optimizer = Adam([log_alpha], lr=ALPHA_RATE, betas=(0.5, 0.999)) if learned else None
-    return Agent(policy, log_alpha, optimizer, TARGET_ENTROPY, contrast, TAU, ENCODER_TAU)
+    return AgentParts(policy, log_alpha, optimizer, TARGET_ENTROPY, contrast, TAU, ENCODER_TAU)
 
 
 class Original:
