@@ -14,7 +14,6 @@ from apps.measures import duration, memory
 from apps.report.detection.report import write_detection_report
 from detection.data.categories import with_categories
 from detection.data.openworld import OpenWorldData, open_data
-from detection.data.settings import OpenScenesData
 from detection.training.model import build_engine
 from detection.training.processes import check_machine
 from detection.training.recipe import DetectionRecipe
@@ -64,10 +63,7 @@ def prepare(recipe: DetectionRecipe) -> OpenWorldData:
     """Open the data; what is wrong with them without being fatal is said."""
     check_machine(recipe)
     first = is_first_process()
-    if first and isinstance(recipe.data, OpenScenesData) and recipe.data.path is None:
-        said = "opening OpenScenes; composing them takes a minute or more, once, and they are kept in the cache"
-        print(said, file=sys.stderr, flush=True)
-    data = open_data(recipe.data, fits=recipe.fits)
+    data = open_data(recipe.data, fits=recipe.fits, say=_tell if first else _keep_quiet)
     if recipe.tasks and recipe.tasks > data.tasks.count:
         raise ConfigError(
             f"tasks must be at most {data.tasks.count}, as {data.tasks.name} has no more, not {recipe.tasks}"
@@ -81,6 +77,14 @@ def prepare(recipe: DetectionRecipe) -> OpenWorldData:
     # A detector may find what no test image has.
     test = with_categories(data.test, data.tasks.classes, unknown_id=data.tasks.unknown_id)
     return replace(data, test=test)
+
+
+def _tell(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _keep_quiet(sentence: str) -> None:
+    """For all processes but the first, which says it."""
 
 
 # --- what came of it -------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,7 +48,9 @@ class OpenWorldData:
         return self.trains[task - 1]
 
 
-def open_data(settings: OpenScenesData | CocoData, *, fits: bool = True) -> OpenWorldData:
+def open_data(
+    settings: OpenScenesData | CocoData, *, fits: bool = True, say: Callable[[str], None] = lambda sentence: None
+) -> OpenWorldData:
     """Open what a recipe's `data` names; OpenScenes are composed if they are not there yet.
 
     An annotation file is a COCO json, or the list of a split in a folder of Pascal VOC's layout
@@ -57,13 +59,14 @@ def open_data(settings: OpenScenesData | CocoData, *, fits: bool = True) -> Open
     Args:
         settings: where everything is.
         fits: the decision is fitted on the validation images, none of which may then be a test image.
+        say: is told what takes a while.
 
     Raises:
         ConfigError: the task file is wrong, or the number of training files is not that of the tasks.
         DataError: everything fatal in the data, by file and id.
     """
     if isinstance(settings, OpenScenesData):
-        return _open_scenes(settings)
+        return _open_scenes(settings, say)
     tasks = TaskSet.from_file(settings.tasks)
     if len(settings.train) not in (1, tasks.count):
         raise ConfigError(
@@ -147,7 +150,7 @@ def _only_folder_with(names: list[str], folder: Path) -> Path | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _open_scenes(settings: OpenScenesData) -> OpenWorldData:
+def _open_scenes(settings: OpenScenesData, say: Callable[[str], None]) -> OpenWorldData:
     from detection.data.scenes.openscenes import make_openscenes, open_openscenes
 
     if settings.path is not None:
@@ -160,6 +163,7 @@ def _open_scenes(settings: OpenScenesData) -> OpenWorldData:
             sprites=settings.sprites,
             backgrounds=settings.backgrounds,
             workers=max(1, settings.workers),
+            say=say,
         )
     train = [str(scenes.train(task)) for task in range(1, scenes.tasks.count + 1)]
     hashed = str(scenes.manifest["hash"])

@@ -154,7 +154,7 @@ def test_test_images_need_not_list_every_class(home, surnia, tmp_path):
 
 def test_more_tasks_than_there_are_are_refused_before_anything_is_written(monkeypatch):
     data = SimpleNamespace(tasks=TASKS, ignored=())
-    monkeypatch.setattr("apps.detect_train.open_data", lambda settings, fits: data)
+    monkeypatch.setattr("apps.detect_train.open_data", lambda settings, fits, say: data)
     recipe = drawn_recipe().model_copy(update={"tasks": TASKS.count + 1})
     with pytest.raises(ConfigError, match=f"tasks must be at most {TASKS.count}, as .* has no more"):
         prepare(recipe)

@@ -18,7 +18,7 @@ never showed; `drawing` says which.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -112,6 +112,7 @@ def make_openscenes(
     sprites: str | Path | ArtCatalogue | None = None,
     backgrounds: str | Path | Photographs | None = None,
     workers: int = 1,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> OpenScenes:
     """Compose the benchmark; the same request finds it there again.
 
@@ -124,6 +125,7 @@ def make_openscenes(
             are dealt as `deal_own` says.
         backgrounds: anyone's own photographs: a folder of at least 8, or two or more for each split.
         workers: processes; with more than one, the calling script needs the usual `if __name__ == "__main__":`.
+        say: is told before they are composed, which takes a while; not where they are found.
 
     Raises DataError if art or photographs are missing or too few, or the folder holds something else.
     """
@@ -145,6 +147,8 @@ def make_openscenes(
         if folder and target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise DataError(f"{target} already holds something else: name a new folder, or delete this one")
         tasks = TaskSet(name=f"OpenScenes-{variant}", tasks=deal.tasks)
+        kept = "" if folder else ", and they are kept in the cache"
+        say(f"composing OpenScenes: {sum(plan.counts):,} pictures, once{kept}")
         build_folder(target, request, lambda temporary: _build(temporary, plan, tasks, workers))
     return open_openscenes(target)
 

@@ -303,11 +303,14 @@ def test_the_seed_decides_every_byte(demo_art, photos, few, tmp_path):
 
 
 def test_the_same_request_finds_its_set_again_and_a_damaged_one_is_made_anew(demo_art, photos, few, cache, monkeypatch):
-    first = make_openscenes("M", "tiny", 0, backgrounds=photos)
+    said: list[str] = []
+    first = make_openscenes("M", "tiny", 0, backgrounds=photos, say=said.append)
     assert first.folder.is_relative_to(cache)
+    assert said.pop().startswith("composing OpenScenes: ")
     with monkeypatch.context() as patched:
         patched.setattr(openscenes, "_build", lambda *_: pytest.fail("made again"))
-        assert make_openscenes("M", "tiny", 0, backgrounds=photos) == first
+        assert make_openscenes("M", "tiny", 0, backgrounds=photos, say=said.append) == first
+        assert not said
         assert open_openscenes(first.folder) == first
     (first.folder / "val.json").write_text("{}")
     with pytest.raises(DataError, match="missing, added or changed"):
