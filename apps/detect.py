@@ -196,6 +196,19 @@ def score(arguments: Sequence[str]) -> int:
     return detect_score.score(detect_score.options().read(arguments))
 
 
+# --- report ----------------------------------------------------------------------------------------------------------
+
+
+def report(arguments: Sequence[str]) -> int:
+    from apps import detect_report
+
+    args = detect_report.options().read(arguments)
+    for place in args.run:
+        if place.is_dir():
+            _refuse_other_kind(place)
+    return detect_report.report(args)
+
+
 detect = CommandGroup(
     "surnia detect",
     "Find the known, flag the unknown, take on new classes.",
@@ -207,5 +220,6 @@ detect = CommandGroup(
         "unknowns": ("collect and group unknown objects, for a person to name", unknowns),
         "learn": ("learn what a person named, without forgetting the rest", learn),
         "score": ("measure anybody's detections, without a run", score),
+        "report": ("put runs beside published numbers, and write their pages anew", report),
     },
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 from apps.report.detection.curves import write_losses, write_precision_recall, write_purity
 from apps.report.detection.decision import write_decision, write_map
 from apps.report.detection.progress import write_progress
+from apps.report.detection.published import write_published
 from apps.report.detection.run import DetectionRun
 from apps.report.detection.scenes import write_scenes
 from apps.report.detection.tables import shown, write_tables, write_timing
@@ -36,6 +37,7 @@ def write_detection_report(run_dir: str | Path, *, data: OpenWorldData | None = 
     if not run.results["complete"]:
         page.alert("The run is not finished: the tasks below are those that have been evaluated.")
     write_tables(page, run)
+    write_published(page, run)
     page.section("What it sees")
     write_scenes(page, run, task)
     if len(run.done) > 1:

@@ -1,0 +1,170 @@
+"""From a user's folders of Pascal VOC and COCO to a run beside the published table, on small trees."""
+
+import json
+import shlex
+
+import pytest
+from support.releases import small_releases
+
+from apps.cli import main
+from apps.report.detection.published import in_words, not_the_benchmark, published_beside, rows_of_result
+from detection.published import benchmarks, published_counts, published_rows
+from detection.tasks import TaskSet
+
+TINY = """
+--network.name tiny --network.weights null --network.width 4 --network.pyramid 8 --network.representation 16
+--network.min_size 64 --network.max_size 64 --network.anchors [12,20,32] --network.proposals_train 60
+--network.proposals_test 40 --network.frozen_stages 0 --network.norm batch --precision 32 --data.workers 0
+--batch_size 2 --regions 32 --first.steps 4 --later.steps 4 --finetune.steps 2 --clustering.refresh 2 --tasks 2
+--devices 1 --threads 1 --checkpoint_every 50
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    small_releases(home)
+    return home
+
+
+@pytest.fixture
+def surnia(home, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+
+    def run(line):
+        capsys.readouterr()
+        code = main(["detect", *shlex.split(line)])
+        said = capsys.readouterr()
+        assert code == 0, said.err
+        return said.out
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", ["openworld_resnet50_m_owodb", "ore_resnet50_m_owodb"])
+def test_every_stage_from_the_folders_to_the_published_table(home, surnia, monkeypatch, recipe):
+    if not (home / "data").exists():
+        out = surnia("data owod --tasks m_owodb --voc VOCdevkit --coco coco --out data/m_owodb --val 1 --as-published")
+        assert "10,246" in out and "16,551" in out and "other files" in out
+        assert "surnia detect train openworld_resnet50_m_owodb" in out
+    run = f"runs/{recipe}"
+    surnia(f"train {recipe} --run {run} {TINY.replace(chr(10), ' ')}")
+    measured = json.loads((home / run / "results.json").read_text())["by_task"]
+    assert [done["task"] for done in measured] == [1, 2]
+    # Three known objects of task 1 (one is difficult) in 2 images of VOC, two in COCO's; and five unknown ones.
+    assert measured[0]["strict"]["num_unknown_gt"] == 4, "truck, pizza, cup, bear; the cake is a crowd"
+    assert measured[0]["ore"]["num_unknown_gt"] == 5
+
+    out = surnia(f"evaluate {run} --mode ore --task 2")
+    assert "mode ore" in out and "5 images" in out
+
+    lists = "--gt data/m_owodb/as_published/test.json --image-list data/m_owodb/as_published/all_task_test.txt"
+    found = f"--detections {run}/tasks/2/detections.json --tasks m_owodb --task 2 --mode ore --json {recipe}.json"
+    assert "5 images (7 lines)" in surnia(f"score {lists} {found}")
+
+    out = surnia(f"report {run} {recipe}.json --no-page")
+    assert "m_owodb after task 2" in out
+    for part in ("ORE", "PROB", "RandBox", "(strict)", "7 lines, 5 images", "scores from 0.15", "11-point"):
+        assert part in out, part
+    assert "at most 50 detections an image" in out and "not mutually comparable" in out
+    assert "Tested on 5 images, where m_owodb has 9,119" in out
+    page = (home / run / "report.html").read_text()
+    assert "Beside published numbers" in page and "OrthogonalDet" in page
+
+
+# --- published numbers -----------------------------------------------------------------------------------------------
+
+
+def test_every_published_row_says_where_it_is_from_and_how_it_was_measured():
+    for benchmark in benchmarks():
+        tasks = TaskSet.from_file(benchmark)
+        rows = published_rows(benchmark)
+        assert len({row.method for row in rows}) == len(rows) > 3
+        for row in rows:
+            assert row.source and row.seen in {"table", "thread", "summary", "memory"}
+            assert set(row.evaluator) == {"mode", "ap", "list", "score_floor", "per_image", "note"}
+            assert set(row.by_task) <= set(range(1, tasks.count + 1))
+            for values in row.by_task.values():
+                assert set(values) <= {"map_previous", "map_current", "map_both", "u_recall", "u_ap", "wi", "a_ose"}
+                assert all(0 <= value < 1 for key, value in values.items() if key != "a_ose")
+                assert values.get("a_ose", 1000) > 999
+
+
+def test_published_counts_add_up_to_what_the_releases_hold():
+    """VOC 2007 and 2012 have 16,551 images for training; COCO 2017 has 860,001 boxes there and 36,781 in val2017."""
+    mixed, disjoint = published_counts("m_owodb"), published_counts("s_owodb")
+    assert mixed["train_images"][0] == 5_011 + 11_540
+    assert sum(mixed["train_instances"]) == 414_412
+    assert sum(disjoint["train_instances"]) == 860_001
+    assert sum(disjoint["test_instances"]) == 36_781
+    assert mixed["train_images"][2] == disjoint["train_images"][2], "task 3 is the same in both"
+
+
+def result(mode="ore", **changes):
+    metrics = dict.fromkeys(("map_previous", "map_current", "map_both", "u_recall", "u_ap", "wi"), 0.5)
+    coarse = {f"{key}_11": 0.25 for key in ("map_previous", "map_current", "map_both", "u_ap")}
+    facts = {"mode": mode, "tasks": "m_owodb", "task": 1, "images": 9_119, "image_lines": 10_246, "a_ose": 7}
+    return {**metrics, **coarse, **facts, "score_floor": None, "per_image": None, **changes}
+
+
+def test_the_setting_of_a_row_is_the_narrower_of_detector_and_evaluator():
+    rows = rows_of_result(result(score_floor=0.3, per_image=20), "mine", floor=0.05, per_image=50)
+    assert [row.label for row in rows] == ["mine (ore)", "mine (ore, 11-point)"]
+    assert rows[0].setting == (
+        "mode ore, AP by area, 10,246 lines, 9,119 images, scores from 0.3, at most 20 detections an image"
+    )
+    assert (rows[0].values["map_both"], rows[1].values["map_both"], rows[1].values["u_recall"]) == (0.5, 0.25, 0.5)
+    (strict,) = rows_of_result(result("strict", image_lines=9_119), "mine")
+    assert "score floor not stated, detections an image not stated" in strict.setting
+
+
+def test_a_run_measured_as_ore_bears_its_letter():
+    ours = rows_of_result(result(), "mine", floor=0.05, per_image=50)
+    beside = published_beside("m_owodb", 1, ours)
+    cells = {row[0]: row for row in beside.cells}
+    assert cells["ORE"][1:] == ["–", "56.3", "56.3", "14.4", "–", "0.0219", "8,234", cells["ORE"][-1]]
+    assert cells["mine (ore)"][1:-1] == ["50.0", "50.0", "50.0", "50.0", "50.0", "0.5000", "7"]
+    assert cells["mine (ore, 11-point)"][3] == "25.0"
+    letters = {name: row[-1] for name, row in cells.items()}
+    assert letters["OW-DETR"] == letters["PROB"] != letters["ORE"] != letters["RandBox"]
+    assert "Faster R-CNN ?" in cells, "from memory"
+    of_task_3 = in_words(next(row for row in published_rows("m_owodb") if row.method == "ORE").evaluator, 3)
+    assert "at most 100 detections an image" in of_task_3
+
+
+def test_other_images_than_the_benchmark_has_are_told():
+    assert not_the_benchmark("m_owodb", [9_119, 9_119]) is None
+    assert not_the_benchmark("voc_coco", [9_952, 4_952]) is None
+    assert "Tested on 5 images, where s_owodb has 4,952" in not_the_benchmark("s_owodb", [4_952, 5])
+
+
+@pytest.mark.parametrize(
+    ("contents", "code", "said"),
+    [
+        ([result(), result(tasks="s_owodb")], 2, "not of one benchmark: r0.json (m_owodb), r1.json (s_owodb)"),
+        ([result(tasks="pets")], 0, "Nothing is published on the task set of r0.json."),
+        (["{"], 3, "r0.json is no result of surnia detect score; give a run, or a file"),
+        ([[1]], 3, "r0.json is no result of surnia detect score"),
+        ([{"mode": "ore"}], 3, "r0.json is no result of surnia detect score"),
+    ],
+)
+def test_files_that_cannot_stand_together(tmp_path, monkeypatch, capsys, contents, code, said):
+    monkeypatch.chdir(tmp_path)
+    for i, content in enumerate(contents):
+        (tmp_path / f"r{i}.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    assert main(["detect", "report", *(f"r{i}.json" for i in range(len(contents)))]) == code
+    told = capsys.readouterr()
+    assert said in told.out + told.err
+    assert "Traceback" not in told.err
+
+
+def test_options_of_the_builder_that_do_not_go_together(tmp_path, capsys):
+    (tmp_path / "lists").mkdir()
+    given = ["--tasks", "s_owodb", "--out", str(tmp_path / "out"), "--lists", str(tmp_path / "lists")]
+    assert main(["detect", "data", "owod", *given]) == 2
+    assert "--lists  s_owodb has no list that is drawn" in capsys.readouterr().err
+    assert main(["detect", "data", "owod", "--tasks", "m_owod"]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean 'm_owodb'?" in said and "--out is missing" in said
+    assert main(["detect", "data", "owod", "--tasks", "m_owodb", "--out", str(tmp_path / "out")]) == 3
+    assert "--voc is missing" in capsys.readouterr().err
