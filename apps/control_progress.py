@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from apps.control_seeds import Seed
+from rl.training.learning_curve import scores_in
 from rl.training.recipe import ControlRecipe
 from sslcore.storage import read_metrics
 
@@ -52,8 +53,8 @@ class SeedDisplay:
         if file.is_file() and file.stat().st_size != self._sizes.get(i):
             self._sizes[i] = file.stat().st_size
             lines = read_metrics(seed.folder)
-            scores = [line["eval/mean_reward"] for line in lines if "eval/mean_reward" in line]
-            text = f"score {scores[-1]:.1f}" if scores else ""
+            scores = scores_in(lines)
+            text = f"last evaluation {scores[-1].mean:.1f}" if scores else ""
             self._bar.start_task(self._tasks[i])
             self._bar.update(self._tasks[i], completed=lines[-1]["step"] if lines else 0, text=text)
         if seed.exit_code is not None and i not in self._told:

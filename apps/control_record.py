@@ -4,8 +4,6 @@ import argparse
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-from gymnasium.spaces import Box
 from rich.console import Console
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -16,7 +14,7 @@ from apps.report.control.run import ControlRun
 from rl.curl import CURL
 from rl.training.agents import make_envs
 from rl.training.clips import check_clips, record_clip
-from rl.training.evaluation import Act, play
+from rl.training.evaluation import Act, play, random_actions
 from rl.training.frames import record_frames
 from rl.training.recipe import ControlRecipe
 from rl.training.runner import load_agent
@@ -42,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 def best_run(run_dir: Path) -> Path:
     """Of several seeds the one whose last evaluation was best."""
-    runs = [run for run in map(ControlRun, seed_runs(run_dir)) if run.evaluations]
+    runs = [run for run in map(ControlRun, seed_runs(run_dir)) if run.scores]
     return max(runs, key=lambda run: run.last.mean).path if runs else run_dir
 
 
@@ -59,8 +57,6 @@ def write_clip(file: Path, place: Path, recipe: ControlRecipe, agent: CURL | Non
 
 def actions(agent: CURL | None, envs: VecEnv, seed: int) -> Act:
     """What an agent does without exploring; without an agent, actions by lot."""
-    if agent is not None:
-        return lambda observations: agent.predict(observations, deterministic=True)[0]
-    space, draw = envs.action_space, np.random.default_rng(seed)
-    assert isinstance(space, Box)
-    return lambda observations: draw.uniform(space.low, space.high, (len(observations), *space.shape))
+    if agent is None:
+        return random_actions(envs.action_space, seed)
+    return lambda observations: agent.predict(observations, deterministic=True)[0]

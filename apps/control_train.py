@@ -83,7 +83,7 @@ def keep_random(recipe: ControlRecipe, run_dir: Path) -> None:
 
 def report(run_dir: Path) -> None:
     """`report.html`, if there is anything to report."""
-    if any(ControlRun(place).evaluations for place in seed_runs(run_dir)):
+    if any(ControlRun(place).scores for place in seed_runs(run_dir)):
         write_control_report(run_dir)
 
 
@@ -101,7 +101,7 @@ def summarise(outcome: Outcome, run_dir: Path) -> None:
 
 def say_result(console: Console, run_dir: Path) -> None:
     """The score in a sentence, where the report is, what to type next."""
-    runs = [run for run in map(ControlRun, seed_runs(run_dir)) if run.evaluations]
+    runs = [run for run in map(ControlRun, seed_runs(run_dir)) if run.scores]
     if runs:
         console.print(lead(runs), markup=False)
         console.print(f"Report: {run_dir / REPORT}", markup=False)

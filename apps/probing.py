@@ -4,10 +4,10 @@ import argparse
 import math
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -15,34 +15,19 @@ from rich.table import Table
 from apps.recipe_files import shipped
 from apps.recipes import load
 from sslcore.backbones.loading import LoadedBackbone, load_backbone, random_backbone
-from sslcore.errors import ConfigError
 from sslcore.pretrain.data import ImageArray, ImageFiles, iterate_eval
 from sslcore.pretrain.probes.features import Features, embed
 from sslcore.pretrain.recipe import DataSettings, Recipe
 from sslcore.storage import surroundings
+from sslcore.training import machine
 
 Images = ImageArray | ImageFiles
 RANDOM = "random:"
 FEW_FILES = 500
 """So many files are read in this process: starting others would take longer."""
 
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is the GPU if there is one.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"command line: --device  there is no {name} here ({torch.cuda.device_count()} CUDA devices); use auto, cpu"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("command line: --device  there is no mps here; use auto or cpu")
-    return device
+pick_device = partial(machine.pick_device, setting="command line: --device  ")
+"""The device that `--device` names; ConfigError if there is no such one here."""
 
 
 def data_settings(args: argparse.Namespace, **more: Any) -> DataSettings:

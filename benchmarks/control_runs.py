@@ -14,12 +14,13 @@ from stored import key
 
 from apps.recipes import load_recipe
 from rl.envs.steering import steer
-from rl.training.agents import make_envs, pick_device
+from rl.training.agents import make_envs
 from rl.training.evaluation import play, random_returns
+from rl.training.learning_curve import read_curve
 from rl.training.recipe import ControlRecipe
 from rl.training.runner import control_train
-from rl.training.statistics import read_curve
 from sslcore.storage import RunDirectory
+from sslcore.training.machine import pick_device
 
 EVALUATIONS = 16
 """In a training, evenly spread: the steps to a return are counted in sixteenths of it."""
@@ -67,7 +68,7 @@ class Bench:
 
     @property
     def device(self) -> str:
-        return pick_device(load_recipe(self.task.recipe, ControlRecipe, self.base, folder="control")[0].device)
+        return str(pick_device(load_recipe(self.task.recipe, ControlRecipe, self.base, folder="control")[0].device))
 
     @cached_property
     def folder(self) -> Path:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from gymnasium.spaces import Box
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -10,6 +9,7 @@ from rl.curl import CURL
 from rl.envs.make import make_vec_env
 from rl.training.recipe import ControlRecipe, TrainingEnvs, crop_side
 from sslcore.errors import ConfigError
+from sslcore.training.machine import pick_device
 
 _ITS_OWN = ("image_size", "storage", "ent_coef", "initial_ent_coef", "weights")
 _NETWORK = ("net_arch", "features_dim", "conv_width", "conv_layers")
@@ -56,12 +56,3 @@ def image_size(recipe: ControlRecipe, env: VecEnv) -> int:
     if recipe.agent.image_size is not None:
         return recipe.agent.image_size
     return crop_side(min((env.observation_space.shape or (0, 0, 0))[1:]))
-
-
-def pick_device(name: str) -> str:
-    """The device of that name; ConfigError if it is not here."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: there is no CUDA GPU here that torch can use; use auto or cpu")
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name

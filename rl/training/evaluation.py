@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from sslcore.errors import ConfigError
@@ -79,11 +80,16 @@ def evaluate_agent(
     return play(lambda obs: agent.predict(obs, deterministic=True)[0], envs, episodes=episodes, seed=seed, stop=stop)
 
 
+def random_actions(space: spaces.Space, seed: int) -> Act:
+    """Actions by lot, uniform over a Box, one for each observation."""
+    assert isinstance(space, spaces.Box)
+    draw, low, high = np.random.default_rng(seed), space.low, space.high
+    return lambda observations: draw.uniform(low, high, (len(observations), *low.shape))
+
+
 def random_returns(envs: VecEnv, *, episodes: int, seed: int) -> np.ndarray:
-    """(episodes,) returns of uniformly random actions, on the episodes that `evaluate_agent` plays."""
-    space, draw = envs.action_space, np.random.default_rng(seed)
-    low, high = space.low, space.high  # type: ignore[attr-defined]
-    played = play(lambda obs: draw.uniform(low, high, (len(obs), *low.shape)), envs, episodes=episodes, seed=seed)
+    """(episodes,) returns of `random_actions`, on the episodes that `evaluate_agent` plays."""
+    played = play(random_actions(envs.action_space, seed), envs, episodes=episodes, seed=seed)
     assert played is not None
     return played.returns
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from rl.envs.make import make_env
 from rl.envs.settings import EnvSettings
+from rl.training.evaluation import Act, random_actions
 from sslcore.errors import ConfigError
 from sslcore.storage import files
 
@@ -46,7 +47,7 @@ def record_frames(
             raise ConfigError(f"frames of {channels} channels cannot be written as pictures")
         for name in (REWARDED, UNREWARDED) if by_reward else (".",):
             files.make_folder(folder / name)
-        seen = _observations(env, agent, np.random.default_rng(seed))
+        seen = _observations(env, agent, random_actions(env.action_space, seed))
         if by_reward:
             seen = ((observation, reward) for observation, reward in seen if reward is not None)
         for number, (observation, reward) in enumerate(itertools.islice(seen, count)):
@@ -55,15 +56,14 @@ def record_frames(
     return folder
 
 
-def _observations(env: gym.Env, agent: Any, draw: np.random.Generator) -> Iterator[tuple[np.ndarray, float | None]]:
+def _observations(env: gym.Env, agent: Any, by_lot: Act) -> Iterator[tuple[np.ndarray, float | None]]:
     """Observations of one episode after the other, with the reward of the step to each; None for the first ones."""
-    low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
     while True:
         observation, _ = env.reset()
         yield observation, None
         ended = False
         while not ended:
-            action = draw.uniform(low, high) if agent is None else agent.predict(observation)[0]
+            action = by_lot(observation[None])[0] if agent is None else agent.predict(observation)[0]
             observation, reward, terminated, truncated, _ = env.step(action)
             yield observation, float(reward)
             ended = terminated or truncated

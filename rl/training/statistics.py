@@ -7,14 +7,12 @@ drawing runs anew within each task. Scores of several tasks must be on one scale
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from scipy import stats
 
 from sslcore.errors import DataError
-from sslcore.storage import read_metrics
 
 Scores: TypeAlias = Mapping[str, Sequence[float]] | Sequence[float] | np.ndarray
 """Score of each run; of several tasks, {task: scores}. Tasks, and methods, need not have as many runs."""
@@ -126,44 +124,3 @@ def _redraw(tasks: Sequence[np.ndarray], times: int, draw: np.random.Generator) 
 def _interval(value: float, drawn: np.ndarray, level: float, runs: int) -> Interval:
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high), level, runs)
-
-
-# --- learning curves ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Evaluations of one run.
-
-    Attributes:
-        env_steps: (n,) when.
-        scores: (n,) mean returns.
-    """
-
-    env_steps: np.ndarray
-    scores: np.ndarray
-
-    def at(self, env_steps: int) -> float:
-        """The score of the last evaluation up to then."""
-        before = self.scores[self.env_steps <= env_steps]
-        if not len(before):
-            raise DataError(f"there is no evaluation up to environment step {env_steps}")
-        return float(before[-1])
-
-    def steps_to(self, score: float) -> int | None:
-        """Environment steps to the first evaluation that reaches a score; None if none does."""
-        reached = self.env_steps[self.scores >= score]
-        return int(reached[0]) if len(reached) else None
-
-
-def read_curve(run: str | Path) -> Curve:
-    """The evaluations of a run directory, at any time.
-
-    Raises:
-        CheckpointError: its metrics cannot be read.
-    """
-    lines = [line for line in read_metrics(run) if "eval/mean_reward" in line]
-    return Curve(
-        np.array([line["step"] for line in lines], dtype=np.int64),
-        np.array([line["eval/mean_reward"] for line in lines], dtype=np.float64),
-    )

@@ -3,12 +3,13 @@
 import pytest
 
 from apps import demo_control
-from apps.report.control.figures import Curve, Level, apart, learning_curve
+from apps.report.control.figures import Level, PlottedCurve, apart, learning_curve
 from apps.report.control.published import PUBLISHED, TASKS, of_task
 from apps.report.control.report import lead
-from apps.report.control.run import ControlRun, Evaluation
+from apps.report.control.run import ControlRun
 from apps.report.control.scores import common_scores, in_words, published_levels, thinned, what_is_beside
 from apps.report.control.training import chance
+from rl.training.learning_curve import EvaluationScore
 from rl.training.recipe import ControlRecipe
 from rl.training.statistics import Interval
 
@@ -17,8 +18,8 @@ def run_with(*points, random=None, **settings):
     """A run with mean scores after environment steps, without a directory."""
     run = ControlRun(None)
     run.recipe = ControlRecipe.model_validate(settings)
-    run.evaluations = [Evaluation(steps, steps, mean, 1.0) for steps, mean in points]
-    run.random = None if random is None else Evaluation(0, 0, random, 1.0)
+    run.scores = [EvaluationScore(steps, steps, mean, 1.0) for steps, mean in points]
+    run.random = None if random is None else EvaluationScore(0, 0, random, 1.0)
     return run
 
 
@@ -62,7 +63,7 @@ def test_names_are_moved_apart():
 
 
 def test_the_curve_shows_every_level():
-    figure = learning_curve(Curve([(0, 1.0), (1000, 3.0)]), [Level(40.0, "others 40")])
+    figure = learning_curve(PlottedCurve([(0, 1.0), (1000, 3.0)]), [Level(40.0, "others 40")])
     [axes] = figure.axes
     assert axes.get_ylim()[1] > 40
     assert [text.get_text() for text in axes.texts] == ["others 40"]
@@ -87,7 +88,7 @@ def test_few_seeds_are_called_few():
 
 
 def test_long_tables_keep_first_and_last():
-    evaluations = run_with(*((i, float(i)) for i in range(100))).evaluations
+    evaluations = run_with(*((i, float(i)) for i in range(100))).scores
     shown = thinned(evaluations, 12)
     assert (len(shown), shown[0].env_steps, shown[-1].env_steps) == (12, 0, 99)
     assert thinned(evaluations[:5], 12) == evaluations[:5]

@@ -71,7 +71,7 @@ def test_a_run_ends_with_a_report(run):
         assert f"<h2>{section}</h2>" in page
     assert "data:image/gif;base64," in page
     found = ControlRun(run)
-    assert [e.env_steps for e in found.evaluations] == [0, 80, 160, 240]
+    assert [e.env_steps for e in found.scores] == [0, 80, 160, 240]
     assert (
         f"{found.last.mean:.1f} on average over 2 episodes, where random actions reach {found.random.mean:.1f}" in page
     )

@@ -18,7 +18,7 @@ Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Curve:
+class PlottedCurve:
     """Scores against environment steps.
 
     Attributes:
@@ -44,7 +44,7 @@ class Level:
     colour: str = SOFT
 
 
-def learning_curve(curve: Curve, levels: Sequence[Level] = (), *, best_possible: float | None = None) -> Figure:
+def learning_curve(curve: PlottedCurve, levels: Sequence[Level] = (), *, best_possible: float | None = None) -> Figure:
     """The score against environment steps, with levels to compare with named at the right edge."""
     figure = Figure(figsize=(9.4, 4.2), layout="constrained")
     axes = tidy(figure.add_subplot())
@@ -70,7 +70,7 @@ def _columns(points: Points) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _limits(axes: Axes, curve: Curve, levels: Sequence[float], best_possible: float | None) -> None:
+def _limits(axes: Axes, curve: PlottedCurve, levels: Sequence[float], best_possible: float | None) -> None:
     values = [y for line in (curve.middle, *curve.seeds) for _, y in line] + [*levels, *curve.low, *curve.high]
     low, high = min([0.0, *values]), max([*values, best_possible or 0.0], default=1.0)
     room = 0.06 * (high - low or 1.0)

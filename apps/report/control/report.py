@@ -27,7 +27,7 @@ def write_control_report(run_dir: str | Path) -> Path:
         CheckpointError: nothing has been evaluated yet, or a file of the run is damaged.
     """
     run_dir = Path(run_dir)
-    runs = [run for run in map(ControlRun, seed_runs(run_dir)) if run.evaluations]
+    runs = [run for run in map(ControlRun, seed_runs(run_dir)) if run.scores]
     if not runs:
         raise CheckpointError(f"nothing of {run_dir} has been evaluated yet; let it go on, then report on it")
     common = ControlRun(run_dir)

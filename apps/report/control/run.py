@@ -1,7 +1,6 @@
 """What a run of `surnia control train` has left, read for a report."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from apps.recipes import load
 from rl.training.best import best_clip
+from rl.training.learning_curve import EvaluationScore, scores_in
 from rl.training.recipe import ControlRecipe
 from sslcore.errors import CheckpointError
 from sslcore.storage import read_metrics, read_run
@@ -19,21 +19,6 @@ from sslcore.storage.files import read_file
 RANDOM = "random.json"
 """Returns of random actions on the episodes that evaluations play; `apps.control_train` writes it."""
 _LIMIT = 1 << 24
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of the evaluation's episodes after so many steps; the deviation is over the episodes."""
-
-    env_steps: int
-    agent_steps: int
-    mean: float
-    std: float
-
-    @classmethod
-    def of(cls, returns: Sequence[float]) -> "Evaluation":
-        """That of actions by lot, before any step."""
-        return cls(0, 0, float(np.mean(returns)), float(np.std(returns)))
 
 
 @dataclass
@@ -64,23 +49,27 @@ class ControlRun:
         return [(line["step"], line[key]) for line in self.metrics if line.get(key) is not None]
 
     @cached_property
-    def evaluations(self) -> list[Evaluation]:
-        """All of them, the first before anything was learned."""
-        return [
-            Evaluation(line["step"], line["agent_steps"], line["eval/mean_reward"], line["eval/std_reward"])
-            for line in self.metrics
-            if "eval/mean_reward" in line
-        ]
+    def scores(self) -> list[EvaluationScore]:
+        """Those of all evaluations, the first before anything was learned."""
+        return scores_in(self.metrics)
 
     @property
-    def last(self) -> Evaluation:
-        return self.evaluations[-1]
+    def last(self) -> EvaluationScore:
+        return self.scores[-1]
+
+    @property
+    def best(self) -> EvaluationScore:
+        """The first of the highest, whose agent best.zip is."""
+        return max(self.scores, key=lambda score: score.mean)
 
     @cached_property
-    def random(self) -> Evaluation | None:
+    def random(self) -> EvaluationScore | None:
         """What actions by lot score; None if that was not measured."""
         path = self.path / RANDOM
-        return Evaluation.of(json.loads(_read(path))["returns"]) if path.is_file() else None
+        if not path.is_file():
+            return None
+        returns = json.loads(_read(path))["returns"]
+        return EvaluationScore(0, 0, float(np.mean(returns)), float(np.std(returns)))
 
     @property
     def clip(self) -> Path | None:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from apps.report.control.figures import METHOD_COLOURS, Curve, Level, learning_curve
+from apps.report.control.figures import METHOD_COLOURS, Level, PlottedCurve, learning_curve
 from apps.report.control.published import BUDGETS, PUBLISHED, of_task
-from apps.report.control.run import ControlRun, Evaluation
+from apps.report.control.run import ControlRun
 from apps.report.page import Page
+from rl.training.learning_curve import EvaluationScore
 from rl.training.recipe import ControlRecipe
 from rl.training.statistics import Interval, interquartile_mean
 
@@ -18,10 +19,10 @@ MOST_ROWS = 12
 
 def write_scores(page: Page, run: ControlRun) -> None:
     """Curve and table of one seed."""
-    curve = Curve([(e.env_steps, e.mean) for e in run.evaluations], *_band(run.evaluations))
+    curve = PlottedCurve([(e.env_steps, e.mean) for e in run.scores], *_band(run.scores))
     caption = f"Mean score of {_episodes(run)}, the same at every point; the band is their standard deviation."
     write_curve(page, run, curve, caption)
-    shown = thinned(run.evaluations, MOST_ROWS)
+    shown = thinned(run.scores, MOST_ROWS)
     rows = [_row(f"{e.env_steps:,}", e) for e in shown]
     best = max(range(len(shown)), key=lambda i: shown[i].mean)
     if run.random is not None:
@@ -30,7 +31,7 @@ def write_scores(page: Page, run: ControlRun) -> None:
     page.table(["after environment steps", "agent steps", "mean score", "deviation"], rows, best=best, note=note)
 
 
-def write_curve(page: Page, run: ControlRun, curve: Curve, caption: str) -> None:
+def write_curve(page: Page, run: ControlRun, curve: PlottedCurve, caption: str) -> None:
     """The learning curve, with a random policy and published scores to compare with."""
     levels = [] if run.random is None else [Level(run.random.mean, f"random {run.random.mean:,.1f}")]
     beside = published_levels(run.recipe)
@@ -44,15 +45,15 @@ def _episodes(run: ControlRun) -> str:
     return f"{count} episode{'s' * (count > 1)}"
 
 
-def _band(evaluations: Sequence[Evaluation]) -> tuple[list[float], list[float]]:
+def _band(evaluations: Sequence[EvaluationScore]) -> tuple[list[float], list[float]]:
     return [e.mean - e.std for e in evaluations], [e.mean + e.std for e in evaluations]
 
 
-def _row(first: str, found: Evaluation) -> list[str]:
+def _row(first: str, found: EvaluationScore) -> list[str]:
     return [first, f"{found.agent_steps:,}", f"{found.mean:.1f}", f"{found.std:.1f}"]
 
 
-def thinned(evaluations: Sequence[Evaluation], most: int) -> list[Evaluation]:
+def thinned(evaluations: Sequence[EvaluationScore], most: int) -> list[EvaluationScore]:
     """At most so many of them, evenly spread, the first and the last among them."""
     if len(evaluations) <= most:
         return list(evaluations)
@@ -94,12 +95,12 @@ def what_is_beside(recipe: ControlRecipe) -> str:
 def write_seeds(page: Page, runs: Sequence[ControlRun]) -> None:
     """Curve and table of several seeds of one recipe."""
     steps, found = summary(runs)
-    curve = Curve(
+    curve = PlottedCurve(
         [(x, interval.value) for x, interval in zip(steps, found, strict=True)],
         [interval.low for interval in found],
         [interval.high for interval in found],
         name=f"interquartile mean of {len(runs)} seeds, 95 % interval",
-        seeds=[[(e.env_steps, e.mean) for e in run.evaluations] for run in runs],
+        seeds=[[(e.env_steps, e.mean) for e in run.scores] for run in runs],
     )
     write_curve(page, runs[0], curve, f"Thin lines: each seed's mean score of {_episodes(runs[0])}.")
     rows = [
@@ -118,7 +119,7 @@ def summary(runs: Sequence[ControlRun]) -> tuple[list[int], list[Interval]]:
 
 def common_scores(runs: Sequence[ControlRun]) -> tuple[list[int], np.ndarray]:
     """Environment steps at which every seed was evaluated, and (seeds, steps) mean scores there."""
-    by_steps = [{e.env_steps: e.mean for e in run.evaluations} for run in runs]
+    by_steps = [{e.env_steps: e.mean for e in run.scores} for run in runs]
     steps = sorted(set.intersection(*(set(of) for of in by_steps)))
     return steps, np.array([[of[step] for step in steps] for of in by_steps])
 

@@ -5,15 +5,12 @@ import pytest
 from scipy import stats
 
 from rl.training.statistics import (
-    Curve,
     difference,
     interquartile_mean,
     iqm,
     probability_of_improvement,
-    read_curve,
 )
 from sslcore.errors import DataError
-from sslcore.storage import RunDirectory
 
 
 def test_the_interquartile_mean_leaves_a_quarter_out_at_each_end():
@@ -73,16 +70,3 @@ def test_scores_that_say_nothing(scores, sentence):
         interquartile_mean(scores)
     with pytest.raises(DataError, match="only one of the two has scores of b"):
         probability_of_improvement({"a": [1.0]}, {"a": [1.0], "b": [2.0]})
-
-
-def test_curves(tmp_path):
-    with RunDirectory.create(tmp_path / "run", recipe="{}\n", command=[], seed=0) as run:
-        for step, score in ((0, 1.0), (100, 8.0), (200, 5.0)):
-            run.log_metrics(step, **{"eval/mean_reward": score})
-            run.log_metrics(step + 50, **{"train/critic_loss": 0.1})
-    curve = read_curve(tmp_path / "run")
-    assert curve.env_steps.tolist() == [0, 100, 200] and curve.scores.tolist() == [1, 8, 5]
-    assert curve.at(199) == 8 and curve.at(200) == 5
-    assert curve.steps_to(5) == 100 and curve.steps_to(9) is None
-    with pytest.raises(DataError, match="no evaluation up to environment step 10"):
-        Curve(np.array([20]), np.array([1.0])).at(10)
