@@ -29,7 +29,7 @@ List them with --help-fields, or a part of them with --help-fields unknowns.
   surnia detect train openscenes_small --tasks 2
   surnia detect train --resume runs/openscenes_small-1"""
 
-TORCHVISION, RANDOM = "torchvision:", "random:"
+TORCHVISION, RANDOM, ZOO = "torchvision:", "random:", "detectron2:"
 
 
 def _run(recipe: DetectionRecipe, **given: Any) -> int:
@@ -93,7 +93,7 @@ def _weights(loaded: Loaded[DetectionRecipe]) -> list[str]:
     key, given = "network.weights", loaded.recipe.network.weights
     if given is None:
         return []
-    file = given.removeprefix(RANDOM)
+    file = given.removeprefix(RANDOM).removeprefix(ZOO)
     if file.startswith(TORCHVISION):
         name, equals, file = file.removeprefix(TORCHVISION).partition("=")
         if not equals:

@@ -10,10 +10,12 @@ from sslcore.settings import Count, Fraction, Positive, Settings
 class NetworkSettings(Settings):
     """The detector without its open-world parts."""
 
-    name: Literal["tiny", "resnet18_fpn", "resnet50_fpn"] = "resnet50_fpn"
-    """Backbone of the Faster R-CNN, each with a feature pyramid."""
+    name: Literal["tiny", "resnet18_fpn", "resnet50_fpn", "resnet50_c4"] = "resnet50_fpn"
+    """Backbone of the Faster R-CNN: with a feature pyramid, or (engine detectron2) without one, regions being pooled
+    from its fourth stage and embedded by its fifth; tiny is torchvision's engine's only."""
     weights: str | None = None
-    """The backbone's weights: a run of `surnia pretrain`, an exported file, torchvision:NAME=FILE; null: random."""
+    """The backbone's weights: a run of `surnia pretrain`, an exported file, torchvision:NAME=FILE, detectron2:FILE (of
+    its model zoo; engine detectron2); null: random."""
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0
     """Stem and first stages that are not trained: 0 none, 1 the stem, 2 the stem and C2, ..."""
     norm: Literal["batch", "frozen"] = "batch"
@@ -30,7 +32,8 @@ class NetworkSettings(Settings):
     max_size: Count = 1333
     """Longest allowed longer side."""
     anchors: list[Positive] = [32, 64, 128, 256, 512]
-    """Side of the square anchors, one for each pyramid level, finest first, in pixels."""
+    """Side of the square anchors, one for each pyramid level, finest first, in pixels; without a pyramid all on the one
+    level."""
     ratios: list[Positive] = [0.5, 1.0, 2.0]
     """Height over width of the anchors."""
     anchors_sampled: Count = 256

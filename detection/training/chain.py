@@ -14,7 +14,7 @@ import torch
 from detection.data.openworld import OpenWorldData
 from detection.data.results import write_results
 from detection.data.views import test_view, val_view
-from detection.engines.torchvision import OpenWorldFasterRCNN
+from detection.engines.engine import OpenWorldEngine
 from detection.training import fitting, results
 from detection.training.batches import BatchStream
 from detection.training.callbacks import PurityWatch, stage_record
@@ -54,7 +54,7 @@ class Outcome:
         checkpoint: the newest one.
     """
 
-    engine: OpenWorldFasterRCNN = field(repr=False)
+    engine: OpenWorldEngine = field(repr=False)
     task: int
     stopped: bool
     exit_code: int
@@ -84,7 +84,7 @@ class Chain:
         self.device = device_here()
         self.steps = 0
         self.records: dict[int, dict[str, Any]] = {}  # what is measured of each task as it goes on
-        self._engine: OpenWorldFasterRCNN | None = None
+        self._engine: OpenWorldEngine | None = None
         self._checkpoint: Path | None = None  # holds the engine's weights, if the engine itself is not here
 
     # --- the order of things
@@ -155,7 +155,7 @@ class Chain:
 
     # --- the detector
 
-    def _ready(self, task: int) -> OpenWorldFasterRCNN:
+    def _ready(self, task: int) -> OpenWorldEngine:
         """The detector with room for the classes of a task."""
         engine = self._any_engine()
         known = self.tasks.known(task)
@@ -163,7 +163,7 @@ class Chain:
             engine.grow(known[len(engine.head.known) :])
         return engine.to(self.device)
 
-    def _any_engine(self) -> OpenWorldFasterRCNN:
+    def _any_engine(self) -> OpenWorldEngine:
         """As it is after the last stage that was done."""
         if self._engine is None and self._checkpoint is not None:
             self._engine, _ = restore_engine(self._checkpoint, tasks=self.tasks, recipe=self.recipe)

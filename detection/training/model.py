@@ -1,12 +1,14 @@
 """A detector from a recipe, and from a checkpoint alone: what a checkpoint says of itself suffices to build it anew."""
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from detection.engines.torchvision import OpenWorldFasterRCNN, build_detector
+from detection.engines.engine import OpenWorldEngine
+from detection.engines.libraries import missing_library
 from detection.openworld.head import OpenWorldHead
 from detection.structures import FIRST_KNOWN
 from detection.tasks import TaskSet
@@ -22,7 +24,7 @@ PREFIX = "engine."
 
 def build_engine(
     recipe: DetectionRecipe, known: Sequence[str], *, classes: int, load_weights: bool = True
-) -> OpenWorldFasterRCNN:
+) -> OpenWorldEngine:
     """A detector of these classes with its initial weights; the recipe's seed determines them.
 
     Args:
@@ -32,9 +34,11 @@ def build_engine(
         load_weights: see `build_detector`.
 
     Raises:
-        ConfigError: settings that do not fit each other.
+        ConfigError: settings that do not fit each other, or the engine's library is not installed.
         CheckpointError: the backbone's weights cannot be used.
     """
+    if missing := missing_library(recipe.engine):
+        raise ConfigError(missing)
     head = OpenWorldHead(
         known,
         recipe.network.representation,
@@ -46,7 +50,9 @@ def build_engine(
         seed=recipe.seed,
         classes=classes if recipe.network.compat == "ore" else None,
     )
-    return build_detector(recipe.network, head, seed=recipe.seed, load_weights=load_weights)
+    build: Any = importlib.import_module(f"detection.engines.{recipe.engine}").build_detector
+    engine: OpenWorldEngine = build(recipe.network, head, seed=recipe.seed, load_weights=load_weights)
+    return engine
 
 
 def description(recipe: DetectionRecipe, tasks: TaskSet, task: int, stage: str, fingerprint: str) -> dict[str, Any]:
@@ -62,7 +68,7 @@ def description(recipe: DetectionRecipe, tasks: TaskSet, task: int, stage: str, 
     }
 
 
-def save_engine(folder: Path, engine: OpenWorldFasterRCNN, info: Mapping[str, Any]) -> None:
+def save_engine(folder: Path, engine: OpenWorldEngine, info: Mapping[str, Any]) -> None:
     """A checkpoint of the detector alone."""
     save_checkpoint(folder, model={PREFIX + name: t for name, t in engine.state_dict().items()}, info=info)
 
@@ -97,7 +103,7 @@ def check_info(info: Mapping[str, Any], checkpoint: Path, *, tasks: TaskSet | No
 
 def restore_engine(
     checkpoint: Path, *, tasks: TaskSet | None = None, recipe: DetectionRecipe | None = None
-) -> tuple[OpenWorldFasterRCNN, dict[str, Any]]:
+) -> tuple[OpenWorldEngine, dict[str, Any]]:
     """The detector of a checkpoint, on the CPU, and what the checkpoint says of itself.
 
     Args:
@@ -114,7 +120,7 @@ def restore_engine(
     state = {name.removeprefix(PREFIX): t for name, t in loaded.model.items() if name.startswith(PREFIX)}
     known = loaded.info["labels"][FIRST_KNOWN:]
     # The task set may have got tasks since then: the weights say how many classes there were to be.
-    outputs = state.get("predictor.classify.bias", ())
+    outputs: Sequence[Any] = next((t for name, t in state.items() if name.endswith("predictor.classify.bias")), ())
     engine = build_engine(recipe, known, classes=len(outputs) - FIRST_KNOWN, load_weights=False)
     try:
         engine.load_state_dict(state)

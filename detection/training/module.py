@@ -102,7 +102,9 @@ class StageModule(ResumableModule):
 
     # --- a step
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The engine's losses, to be added up; the watchers have seen them, and `remember` is due after the
+        optimiser's step."""
         output = self.engine.losses(
             batch.images,
             batch.targets,
@@ -111,10 +113,21 @@ class StageModule(ResumableModule):
             previous=self.previous_of(batch),
         )
         self._remembered = output.to_remember
-        loss = torch.stack([value.float() for value in output.losses.values()]).sum()
         for watch in self.watchers:
             watch(batch, output)
-        return {"loss": loss, "terms": {"loss": loss.detach(), **{k: v.detach() for k, v in output.losses.items()}}}
+        return output.losses
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Memory is written after the optimiser's step."""
+        if self._remembered is not None:
+            self.engine.head.remember(*self._remembered)
+        self._remembered = None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        losses = self.losses(batch)
+        loss = torch.stack([value.float() for value in losses.values()]).sum()
+        return {"loss": loss, "terms": {"loss": loss.detach(), **{k: v.detach() for k, v in losses.items()}}}
 
     def optimizer_step(
         self,
@@ -124,10 +137,7 @@ class StageModule(ResumableModule):
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self._remembered is not None:
-            with torch.no_grad():
-                self.engine.head.remember(*self._remembered)
-        self._remembered = None
+        self.remember()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = build_sgd(self.engine, self.recipe, self.settings)

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from detection.engines.libraries import missing_library
 from detection.training.recipe import DetectionRecipe
 from sslcore.distributed import world_size
 from sslcore.errors import ConfigError
@@ -16,10 +17,12 @@ from sslcore.training.trainer import make_trainer
 
 def check_machine(recipe: DetectionRecipe) -> None:
     """ConfigError if recipe and machine do not fit; all problems at once."""
-    problems = []
+    problems = [missing] if (missing := missing_library(recipe.engine)) else []
     if recipe.precision == "16" and not torch.cuda.is_available():
         problems.append("precision: 16 needs a CUDA GPU, and there is none here; use bf16 or 32")
     processes = processes_here(recipe.devices) * recipe.nodes
+    if processes > 1 and recipe.engine == "detectron2" and not torch.cuda.is_available():
+        problems.append("devices: detectron2 trains in several processes on GPUs only; use devices 1, or torchvision")
     if recipe.batch_size % processes:
         problems.append(f"batch_size: {recipe.batch_size} does not divide among {processes} processes")
     if problems:

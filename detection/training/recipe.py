@@ -57,7 +57,7 @@ class DetectionRecipe(Settings):
     """Everything that determines an open-world detection run."""
 
     data: DataSettings = OpenScenesData()
-    engine: Literal["torchvision"] = "torchvision"
+    engine: Literal["torchvision", "detectron2"] = "torchvision"
     """Library whose Faster R-CNN the open-world parts work in."""
     network: NetworkSettings = NetworkSettings()
     unknowns: UnknownSettings = UnknownSettings()
@@ -105,6 +105,11 @@ class DetectionRecipe(Settings):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         problems = []
+        if (self.engine, self.network.name) in (("torchvision", "resnet50_c4"), ("detectron2", "tiny")):
+            other = "detectron2" if self.engine == "torchvision" else "torchvision"
+            problems.append(f"network.name: {self.network.name} is a network of engine {other}, not of {self.engine}")
+        if self.engine != "detectron2" and (self.network.weights or "").startswith("detectron2:"):
+            problems.append("network.weights: files of detectron2's model zoo are for engine detectron2")
         if len(self.network.anchors) not in (3, 4, 5):
             problems.append(f"network.anchors must have 3 to 5 sizes, one a level, not {len(self.network.anchors)}")
         if self.network.min_size > self.network.max_size:

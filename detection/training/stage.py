@@ -106,20 +106,30 @@ def train_stage(
         if folder is not None:
             saver = Checkpoints(folder, every=recipe.checkpoint_every, keep=recipe.keep_checkpoints, signals=signals)
             callbacks.append(saver)  # last: what the others do belongs to the step that is saved
-        trainer = build_trainer(recipe, callbacks, tensorboard(layout.folder, place.offset + done))
-        trainer.fit(module, ckpt_path=str(start) if start else None)
+        done = _fit(module, callbacks, start, tensorboard(layout.folder, place.offset + done))
     share_buffers(engine)
-    if layout.writes and folder is not None and trainer.global_step == settings.steps:
+    if layout.writes and folder is not None and done == settings.steps:
         prune_checkpoints(folder, keep=1)  # of a finished stage the last is all that is wanted
     return StageOutcome(
         stopped=saver is not None and saver.stopped,
         exit_code=signals.exit_code if saver is not None and saver.stopped else 0,
-        steps=trainer.global_step - meter.first_step,
+        steps=done - meter.first_step,
         seconds=meter.seconds,
         loss={name: pairs[-1][1] for name, pairs in meter.terms.items()},
         purity=purity.totalled() if purity else None,
         checkpoint=saver.saved if saver else None,
     )
+
+
+def _fit(module: StageModule, callbacks: list[pl.Callback], start: Path | None, logger: Any) -> int:
+    """In the loop that goes with the engine; steps of the stage that are done then."""
+    if module.recipe.engine == "detectron2":
+        from detection.training import detectron2_loop  # needs detectron2
+
+        return detectron2_loop.fit(module, callbacks, start, logger)
+    trainer = build_trainer(module.recipe, callbacks, logger)
+    trainer.fit(module, ckpt_path=str(start) if start else None)
+    return trainer.global_step
 
 
 def _start(folder: Path | None, place: Place, say: Say) -> Path | None:

@@ -42,10 +42,11 @@ def run_detection(path, recipe, data, *, resume=False, at=None, action=stop, unt
     )
     with opened, pytest.MonkeyPatch.context() as patch:
         if at is not None:
-            real = stage_module.build_trainer
+            real = stage_module._fit
             patch.setattr(
-                stage_module, "build_trainer", lambda r, callbacks, log: real(r, [At(*at, action), *callbacks], log)
-            )
+                stage_module, "_fit",
+                lambda module, callbacks, *where: real(module, [At(*at, action), *callbacks], *where),
+            )  # fmt: skip
         return detect_train(recipe, opened, data=data, resume=resume, quiet=True, say=said.append, until=until)
 
 
