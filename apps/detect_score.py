@@ -36,7 +36,8 @@ def options() -> Options:
         metavar="PATH",
         required=True,
     )
-    parser.option("--tasks", check.text, "a task file (YAML), or m_owodb or s_owodb", metavar="TASKS", required=True)
+    benchmarks = "a task file (YAML), or m_owodb, s_owodb, voc_coco"
+    parser.option("--tasks", check.text, benchmarks, metavar="TASKS", required=True)
     parser.option("--task", check.whole(1), "the last task that the model has learnt", metavar="N", required=True)
     parser.option("--mode", check.choice("strict", "ore"), "definitions", metavar="{strict,ore}", default="strict")
     parser.option("--image-list", check.existing, "score these images only, one name or id per line", metavar="FILE")

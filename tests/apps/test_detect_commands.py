@@ -310,7 +310,7 @@ def test_our_recipes_use_no_label_of_a_future_class(name):
             [
                 "command line: --detections is missing: COCO results: a list of {image_id, category_id, bbox, score}, "
                 "of unknown objects with unknown_id; or a folder of files in Pascal VOC's form, one a class",
-                "command line: --tasks is missing: a task file (YAML), or m_owodb or s_owodb",
+                "command line: --tasks is missing: a task file (YAML), or m_owodb, s_owodb, voc_coco",
                 "command line: --task is missing: the last task that the model has learnt",
                 "command line: --gt  there is nothing at 'nowhere'",
                 "command line: --mode  must be one of strict, ore, not 'oer'; did you mean 'ore'?",

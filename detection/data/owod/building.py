@@ -243,7 +243,9 @@ class _Builder:
 
     def _pool(self, role: str) -> tuple[AnnotationSet, AnnotationSet]:
         """The images of a role as they are annotated, and with boxes clipped and those without area left out."""
-        raw = self.sources.read(self.protocol.pools[role], self.tasks)
+        problems = Problems()
+        raw = self.sources.read(self.protocol.pools[role], self.tasks, problems)
+        self.built.notes += [f"note: {problem}" for problem in problems]
         missing = sorted(set(self.tasks.classes) - {raw.categories[i] for i in np.unique(raw.box_category).tolist()})
         if len(missing) == len(self.tasks.classes):
             raise DataError(f"{raw.source}: no class of {self.tasks.name} is annotated; give the folders as released")

@@ -39,15 +39,18 @@ class Sources:
     coco: Path
     pictures: dict[str, Path]
 
-    def read(self, parts: Sequence[Part], tasks: TaskSet) -> AnnotationSet:
+    def read(self, parts: Sequence[Part], tasks: TaskSet, problems: Problems) -> AnnotationSet:
         """All images of some parts, as one set.
 
+        Args:
+            parts: in the order in which their images come.
+            tasks: gives classes their names.
+            problems: is told what is wrong without being fatal.
+
         Raises:
-            DataError: what is wrong in the files, by file and id.
+            DataError: what is fatal in the files, by file and id.
         """
-        problems, sets = Problems(), list[tuple[str, AnnotationSet]]()
-        for part in parts:
-            sets.append((link_name(part), self._read(part, tasks, problems)))
+        sets = [(link_name(part), self._read(part, tasks, problems)) for part in parts]
         problems.refuse()
         return joined(sets)
 

@@ -103,6 +103,16 @@ def test_everything_is_annotated_under_one_name_with_cocos_ids(order):
     assert test.category_ids == tuple(entry["id"] for entry in coco["categories"])
 
 
+def test_all_six_classes_that_coco_calls_otherwise(order):
+    out = build(order("s_owodb", val=0)).folder
+    found = set()
+    for name in ("train_1", "train_2", "train_3", "train_4", "test"):
+        ours = read_coco(out / f"{name}.json")
+        found |= {ours.categories[category] for category in ours.box_category.tolist()}
+    assert {"aeroplane", "diningtable", "motorbike", "pottedplant", "sofa", "tvmonitor"} <= found
+    assert not {"airplane", "dining table", "motorcycle", "potted plant", "couch", "tv"} & found
+
+
 def test_flags_and_boxes_of_both_releases(order):
     out = build(order(val=0)).folder
     first, second, test = (read_coco(out / f"{name}.json") for name in ("train_1", "train_2", "test"))
@@ -230,6 +240,31 @@ def test_voc_coco_draws_its_test_sets_by_the_rule(order):
     assert coco["test_2500"] == [25, 30, 42, 49, 61]
 
 
+def test_each_class_has_its_share_of_the_drawn_images():
+    """300 images with a truck and 100 with a bench each; 40 objects drawn: 30 and 10."""
+    from detection.data.annotations import AnnotationSet, ImageRecord
+    from detection.data.owod.open_set import OpenSet, _drawn
+
+    kinds = np.array([0] * 300 + [1] * 100 + [2] * 50)
+    pool = AnnotationSet(
+        images=tuple(ImageRecord(i, f"train2017/{i}.jpg", 9, 9) for i in range(450)),
+        categories=("truck", "bench", "kite"),
+        category_ids=(1, 2, 3),
+        box_image=np.arange(450),
+        boxes=np.tile([1.0, 1, 5, 5], (450, 1)),
+        box_category=kinds,
+        crowd=np.zeros(450, dtype=bool),
+        difficult=np.zeros(450, dtype=bool),
+        area=np.full(450, 16.0),
+        box_ids=np.arange(450),
+    )
+    chosen = _drawn(pool, OpenSet("test_20_40", 40, 1000, first=40), seed=0)
+    assert np.bincount(kinds[chosen], minlength=3).tolist() == [30, 10, 0], "a kite is of a later group"
+    fewer = _drawn(pool, OpenSet("test_20_40", 40, 25, first=40), seed=0)
+    assert len(set(fewer.tolist())) == 25
+    assert set(_drawn(pool, OpenSet("test_9", 80, 1000), seed=0).tolist()) == set(range(450))
+
+
 def test_voc_coco_takes_the_published_lists(order, tmp_path):
     lists = tmp_path / "lists"
     lists.mkdir()
@@ -310,6 +345,13 @@ def test_broken_annotations_are_told_by_file_and_id(order, tmp_path):
     (voc / "VOC2012" / "Annotations" / "2008_000002.xml").unlink()
     said = refused(order(voc=voc, coco=coco))
     assert "000005.xml is not XML" in said and "2008_000002.xml cannot be read" in said
+
+
+def test_an_image_that_a_list_names_twice_is_told(order, tmp_path):
+    voc, coco = small_releases(tmp_path)
+    (voc / "VOC2007" / "ImageSets" / "Main" / "test.txt").write_text("000139\n000139\n")
+    built = build(order(voc=voc, coco=coco))
+    assert any("000139 is listed again; it is read once" in note for note in built.notes)
 
 
 def test_too_many_held_out(order):
