@@ -1,6 +1,7 @@
-"""How long building M-OWODB takes, and how much memory, from annotations as large as the released ones.
+"""How long building M-OWODB (or another benchmark) takes, and how much memory, from annotations of the released size.
 
     python benchmarks/owod_data.py                 # some 0.6 GB of json and 21,503 XML files in a temporary folder
+    python benchmarks/owod_data.py --tasks s_owodb
     python benchmarks/owod_data.py --scale 0.01    # to see it run
 
 The files are made up: as many images and boxes as VOC 2007, VOC 2012 and COCO 2017 have, outlines of as many numbers,
@@ -23,7 +24,7 @@ import numpy as np
 from detection.tasks import TaskSet
 
 COCO = {"train2017": (118_287, 860_001), "val2017": (5_000, 36_781)}
-VOC = {"VOC2007": {"trainval": 5_011, "test": 4_952}, "VOC2012": {"trainval": 11_540}}
+VOC = {"VOC2007": {"train": 2_501, "val": 2_510, "test": 4_952}, "VOC2012": {"trainval": 11_540}}
 OUTLINE = (10, 115)
 """Numbers of an outline."""
 BUILD = """
@@ -32,7 +33,7 @@ from pathlib import Path
 from detection.data.owod.building import Order, build
 begun = time.perf_counter()
 root, out, val = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-built = build(Order("m_owodb", root / "VOCdevkit", root / "coco", out, val=val))
+built = build(Order(sys.argv[4], root / "VOCdevkit", root / "coco", out, val=val))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(time.perf_counter() - begun, time.process_time(), peak, *(f"{k}={v}" for k, v in built.images.items()))
 """
@@ -125,12 +126,15 @@ def make_releases(folder: Path, scale: float) -> int:
             form = "{:06}" if year == "VOC2007" else "2008_{:06}"
             write_voc(folder / "VOCdevkit", year, split, [form.format(n) for n in numbers], random)
             first += len(numbers)
+    lists = folder / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main"
+    (lists / "trainval.txt").write_text("".join((lists / f"{half}.txt").read_text() for half in ("train", "val")))
     return total
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the released sizes")
+    parser.add_argument("--tasks", choices=("m_owodb", "s_owodb", "voc_coco"), default="m_owodb")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--folder", help="where to make the files (default: a temporary folder)")
     parser.add_argument("--json", help="write the numbers here")
@@ -143,7 +147,7 @@ def main() -> None:
         for i in range(args.rounds):
             out = Path(name) / f"out{i}"
             done = subprocess.run(
-                [sys.executable, "-c", BUILD, name, str(out), str(int(1000 * args.scale))],
+                [sys.executable, "-c", BUILD, name, str(out), str(int(1000 * args.scale)), args.tasks],
                 stdout=subprocess.PIPE,
                 text=True,
                 check=True,
