@@ -19,6 +19,8 @@ from rl.training.statistics import interquartile_mean
 from sslcore.errors import CheckpointError, ConfigError
 from sslcore.storage import write_json
 
+WHICH = {"best": "The agent of the best evaluation", "last": "The newest agent"}
+
 
 def run(args: argparse.Namespace) -> int:
     """The command: a table, and JSON where --json says."""
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         about = {"run": str(args.run), "env": recipe.env.name, "episodes": episodes, "seed": seed}
         means = {name: float(values.mean()) for name, values in found.items()}
         write_json(args.json, {"means": means, "returns": returns, **about, **provenance(args.command)})
-    show(found, args.json)
+    show(found, args.json, title="" if args.random else WHICH[args.which])
     return 0
 
 
@@ -73,9 +75,9 @@ def random_scores(recipe: ControlRecipe, *, episodes: int, seed: int) -> np.ndar
         return random_returns(envs, episodes=episodes, seed=seed)
 
 
-def show(found: dict[str, np.ndarray], file: Path | None) -> None:
+def show(found: dict[str, np.ndarray], file: Path | None, *, title: str) -> None:
     """A row for each agent; of several their interquartile mean."""
-    table = Table()
+    table = Table(title=title or None, title_justify="left")
     for name in ("", "mean score", "deviation", "lowest", "highest", "episodes"):
         table.add_column(name, justify="right" if name else "left")
     for name, values in found.items():

@@ -81,10 +81,15 @@ class Page:
         self.sections[-1]["blocks"].append(block)
 
 
-def _embed(figure: Figure, caption: str) -> dict[str, Any]:
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file, as sharp as in pages."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return buffer.getvalue()
+
+
+def _embed(figure: Figure, caption: str) -> dict[str, Any]:
+    data = base64.b64encode(png(figure)).decode("ascii")
     return {"type": "png", "data": data, "caption": caption, "width": round(figure.get_figwidth() * 96)}
 
 

@@ -44,6 +44,8 @@ class FrameReplayBuffer(ReplayBuffer):
         gamma: discount inside of the n steps; must be the algorithm's.
         storage_device: where frames are kept. None takes the GPU that samples go to if more than a third of what is
             free there is left, else the CPU.
+        expected: transitions over all environments that will come, if that is known. Memory is asked for, and taken,
+            for no more of them; should more come, it grows.
         seed: of the draws; None takes one from numpy's global state, which the algorithm's `seed` has set.
 
     Attributes:
@@ -78,10 +80,11 @@ class FrameReplayBuffer(ReplayBuffer):
         n_steps: int = 1,
         gamma: float = 0.99,
         storage_device: torch.device | str | None = None,
+        expected: int | None = None,
         seed: int | None = None,
     ) -> None:
         self.stack = inputs.checked_stack(observation_space, stack)
-        inputs.check_options(buffer_size, n_envs, n_steps, gamma, optimize_memory_usage)
+        inputs.check_options(buffer_size, n_envs, n_steps, gamma, optimize_memory_usage, expected)
         # ReplayBuffer's own constructor would allocate whole observations.
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)
         self.buffer_size = max(buffer_size // n_envs, 1)
@@ -91,19 +94,20 @@ class FrameReplayBuffer(ReplayBuffer):
         self.frame_shape = (self.obs_shape[0] // self.stack, *self.obs_shape[1:])
 
         action_type = np.dtype(self._maybe_cast_dtype(action_space.dtype))
+        held = self.buffer_size * n_envs if expected is None else min(self.buffer_size * n_envs, expected)
         needed = memory.required_bytes(
-            self.buffer_size * n_envs,
+            held,
             self.obs_shape,
             stack=self.stack,
             action_bytes=self.action_dim * action_type.itemsize,
             n_envs=n_envs,
         )
         storage = str(storage_device or memory.choose_storage(needed, str(self.device)))
-        self.memory = memory.check_fits(needed, storage, buffer_size=self.buffer_size * n_envs, frame=self.frame_shape)
+        self.memory = memory.check_fits(needed, storage, buffer_size=held, frame=self.frame_shape)
         _log.info(self.memory)
 
         rows = (self.buffer_size, n_envs)
-        capacity = memory.frame_capacity(self.buffer_size * n_envs, n_envs, self.stack)
+        capacity = memory.frame_capacity(held, n_envs, self.stack)
         self.pool = FramePool(capacity, self.frame_shape, storage)
         self.places = np.zeros((*rows, self.stack + 1), dtype=np.int32)
         self.actions = np.zeros((*rows, self.action_dim), dtype=action_type)

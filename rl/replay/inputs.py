@@ -34,10 +34,13 @@ def checked_stack(space: spaces.Space, stack: int | None) -> int:
     return int(stack)
 
 
-def check_options(buffer_size: int, n_envs: int, n_steps: int, gamma: float, optimize_memory_usage: bool) -> None:
+def check_options(
+    buffer_size: int, n_envs: int, n_steps: int, gamma: float, optimize_memory_usage: bool, expected: int | None
+) -> None:
     """Raises a ConfigError for what makes no sense."""
-    for name, value in {"buffer_size": buffer_size, "n_envs": n_envs, "n_steps": n_steps}.items():
-        if value < 1:
+    counts = {"buffer_size": buffer_size, "n_envs": n_envs, "n_steps": n_steps, "expected": expected}
+    for name, value in counts.items():
+        if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, not {value}")
     if not 0 <= gamma <= 1:
         raise ConfigError(f"gamma must be in [0, 1], not {gamma}")

@@ -43,7 +43,7 @@ def make_agent(recipe: ControlRecipe, env: VecEnv) -> CURL:
         env=env,
         image_size=image_size(recipe, env),
         ent_coef=f"auto_{agent.initial_ent_coef:g}" if agent.ent_coef == "auto" else agent.ent_coef,
-        replay_buffer_kwargs={"storage_device": storage},
+        replay_buffer_kwargs={"storage_device": storage, "expected": recipe.agent_steps},
         policy_kwargs={name: getattr(agent, name) for name in _NETWORK},
         seed=recipe.seed,
         device=pick_device(recipe.device),

@@ -69,8 +69,8 @@ class Learner:
         """Whatever is due; raises `_Stopped` if the run is to end here."""
         now = self.agent.num_timesteps * self.recipe.env.action_repeat
         self.progress = self.progress._replace(env_steps=now)
-        self._show(now, self._words())
         done = self._events(now, last)
+        self._show(now, self._words())  # afterwards: the last words of a run are of its last evaluation
         stopping = not done or (self._wants_to_stop() and not last)
         if stopping or last:
             self._write_agent(complete=not stopping)
@@ -125,7 +125,7 @@ class Learner:
         self._saved_at = now
 
     def _words(self) -> str:
-        scores = [("score", self.progress.last), ("best", self.progress.best)]
+        scores = [("last evaluation", self.progress.last), ("best", self.progress.best)]
         return "  ".join(f"{name} {score:.1f}" for name, score in scores if score is not None)
 
 

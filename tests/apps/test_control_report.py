@@ -57,6 +57,15 @@ def test_what_does_not_compare_is_said():
     assert "compare strictly" not in what_is_beside(dmc(100_000))
 
 
+def test_no_score_is_drawn_or_spoken_of_that_was_not_published():
+    early, late = what_is_beside(dmc(100_000)), what_is_beside(dmc(500_000))
+    assert "ResAct: as tabulated" in early and "no scores" not in early
+    assert "ResAct: as tabulated" not in late and late.endswith("ResAct: no scores at 500,000 steps are known.")
+    for one in PUBLISHED:
+        wanted = {100_000} if one.method == "ResAct" else {100_000, 500_000}
+        assert all(set(scores) == wanted for scores in one.scores.values())
+
+
 def test_names_are_moved_apart():
     assert apart([0.5, 0.1, 0.52, 0.53], 0.05) == pytest.approx([0.5, 0.1, 0.55, 0.6])
     assert apart([], 0.05) == []
@@ -79,6 +88,13 @@ def test_seeds_are_compared_where_all_were_evaluated():
 def test_seeds_that_were_never_evaluated_at_the_same_step_are_not_summarised():
     said = lead([run_with((10, 2.0)), run_with((20, 7.0))])
     assert said.endswith("Its 2 seeds were never evaluated at the same step.")
+
+
+def test_the_best_evaluation_is_told_from_the_last():
+    said = lead([run_with((10, 7.0), (20, 9.0), (30, 8.0), random=2.0)])
+    assert "After 30 environment steps, at its last evaluation, it scores 8.0 on average over 10 episodes" in said
+    assert said.endswith("where random actions reach 2.0. Its best evaluation was that after 20 steps: 9.0.")
+    assert "best" not in lead([run_with((10, 7.0), (20, 9.0))])
 
 
 def test_few_seeds_are_called_few():

@@ -80,6 +80,12 @@ def test_a_run_ends_with_a_report(run):
     assert "Computed on cpu with precision 32." in page
 
 
+def test_the_learning_curve_is_a_picture_of_its_own(run, three):
+    for place in (run, three, three / "seeds" / "seed-1"):
+        with Image.open(place / "learning_curve.png") as picture:
+            assert picture.format == "PNG" and picture.width > 2 * picture.height > 1000
+
+
 def test_random_actions_play_the_episodes_of_the_evaluation(run, surnia, tmp_path):
     code, out, _ = surnia("control", "evaluate", str(run), "--random", "--json", str(tmp_path / "r.json"))
     assert code == 0
@@ -95,7 +101,7 @@ def test_evaluate_repeats_the_last_evaluation(run, surnia, tmp_path):
     code, out, _ = surnia("control", "evaluate", str(run), "--which", "last", "--json", str(file))
     assert code == 0
     assert json.loads(file.read_text())["returns"]["run"] == json.loads((run / "results.json").read_text())["returns"]
-    assert "mean score" in out and f"Wrote {file}" in out
+    assert "The newest agent" in out and "mean score" in out and f"Wrote {file}" in out
 
     code, _, _ = surnia("control", "evaluate", str(run), "--episodes", "3", "--seed", "5", "--json", str(file),
                         "--overwrite")  # fmt: skip

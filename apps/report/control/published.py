@@ -25,11 +25,14 @@ class Published:
 TASKS = ("finger-spin", "cartpole-swingup", "reacher-easy", "cheetah-run", "walker-walk", "ball_in_cup-catch")
 
 
-def _of(*columns: tuple[float, ...]) -> dict[str, dict[int, float]]:
-    return {
-        task: {budget: column[i] for budget, column in zip(BUDGETS, columns, strict=False)}
-        for i, task in enumerate(TASKS)
-    }
+Column = tuple[float, float, float, float, float, float]
+"""Scores in the order of `TASKS`."""
+
+
+def _of(at_100k: Column, at_500k: Column | None) -> dict[str, dict[int, float]]:
+    """None where nothing was published: no number takes its place."""
+    columns = {budget: column for budget, column in zip(BUDGETS, (at_100k, at_500k), strict=True) if column is not None}
+    return {task: {budget: column[i] for budget, column in columns.items()} for i, task in enumerate(TASKS)}
 
 
 PUBLISHED = (
@@ -45,8 +48,8 @@ PUBLISHED = (
     ),
     Published(
         "ResAct",
-        "as tabulated by its successors in 2026; there are no scores at 500,000 steps",
-        _of((974, 819, 917, 503, 772, 948)),
+        "as tabulated by its successors in 2026",
+        _of((974, 819, 917, 503, 772, 948), None),
     ),
 )
 

@@ -7,15 +7,17 @@ from apps.control_seeds import seed_runs
 from apps.report.control.run import ControlRun
 from apps.report.control.scores import in_words, summary, write_scores, write_seeds
 from apps.report.control.training import write_training
-from apps.report.page import Page
+from apps.report.page import Page, png
 from sslcore.errors import CheckpointError
+from sslcore.storage import write_bytes
 
-REPORT = "report.html"
+REPORT, CURVE = "report.html", "learning_curve.png"
 CLIP_WIDTH = 336
 
 
 def write_control_report(run_dir: str | Path) -> Path:
-    """Write `report.html` about a run, finished or not; one file that needs nothing beside it.
+    """Write `report.html` about a run, finished or not, one file that needs nothing beside it; and its learning curve
+    as a picture, `learning_curve.png`.
 
     Args:
         run_dir: of `surnia control train`; with several seeds the common one.
@@ -35,10 +37,7 @@ def write_control_report(run_dir: str | Path) -> Path:
     page.section("How good it is")
     if common.facts.get("status") != "finished":
         page.alert("The run is not finished: this is how far it has come.")
-    if len(runs) > 1:
-        write_seeds(page, runs)
-    else:
-        write_scores(page, runs[0])
+    curve = write_seeds(page, runs) if len(runs) > 1 else write_scores(page, runs[0])
     add_clip(page, max(runs, key=lambda run: run.last.mean))
     page.section("Training")
     write_training(page, runs[0])
@@ -52,6 +51,8 @@ def write_control_report(run_dir: str | Path) -> Path:
     page.code(without_comments(common.recipe_text))
     path = run_dir / REPORT
     page.write(path)
+    curve.suptitle(common.recipe.env.name, fontsize=11)  # beside the page, nothing else says what it is of
+    write_bytes(run_dir / CURVE, png(curve))
     return path
 
 
@@ -69,9 +70,16 @@ def lead(runs: Sequence[ControlRun]) -> str:
         return said + in_words(found[-1], len(runs), steps[-1])
     random = "" if runs[0].random is None else f", where random actions reach {runs[0].random.mean:.1f}"
     return said + (
-        f"After {last.env_steps:,} environment steps it scores {last.mean:.1f} on average over {episodes} "
-        f"episodes{random}."
+        f"After {last.env_steps:,} environment steps, at its last evaluation, it scores {last.mean:.1f} on average "
+        f"over {episodes} episodes{random}.{_better(runs[0])}"
     )
+
+
+def _better(run: ControlRun) -> str:
+    """What best.zip is of, if not of the last evaluation."""
+    if run.best.mean == run.last.mean:
+        return ""
+    return f" Its best evaluation was that after {run.best.env_steps:,} steps: {run.best.mean:.1f}."
 
 
 def add_clip(page: Page, run: ControlRun, *, heading: bool = True) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from apps.report.control.figures import METHOD_COLOURS, Level, PlottedCurve, learning_curve
 from apps.report.control.published import BUDGETS, PUBLISHED, of_task
@@ -17,11 +18,11 @@ NEAR = 0.5
 MOST_ROWS = 12
 
 
-def write_scores(page: Page, run: ControlRun) -> None:
-    """Curve and table of one seed."""
+def write_scores(page: Page, run: ControlRun) -> Figure:
+    """Curve and table of one seed; returns the curve."""
     curve = PlottedCurve([(e.env_steps, e.mean) for e in run.scores], *_band(run.scores))
     caption = f"Mean score of {_episodes(run)}, the same at every point; the band is their standard deviation."
-    write_curve(page, run, curve, caption)
+    figure = write_curve(page, run, curve, caption)
     shown = thinned(run.scores, MOST_ROWS)
     rows = [_row(f"{e.env_steps:,}", e) for e in shown]
     best = max(range(len(shown)), key=lambda i: shown[i].mean)
@@ -29,15 +30,18 @@ def write_scores(page: Page, run: ControlRun) -> None:
         rows, best = [["random actions", "", *_row("", run.random)[2:]], *rows], best + 1
     note = f"Score: the sum of an episode's rewards, over {_episodes(run)} that the agent was not trained on."
     page.table(["after environment steps", "agent steps", "mean score", "deviation"], rows, best=best, note=note)
+    return figure
 
 
-def write_curve(page: Page, run: ControlRun, curve: PlottedCurve, caption: str) -> None:
+def write_curve(page: Page, run: ControlRun, curve: PlottedCurve, caption: str) -> Figure:
     """The learning curve, with a random policy and published scores to compare with."""
     levels = [] if run.random is None else [Level(run.random.mean, f"random {run.random.mean:,.1f}")]
     beside = published_levels(run.recipe)
     if beside:
         caption += " " + what_is_beside(run.recipe)
-    page.figures((learning_curve(curve, [*levels, *beside]), caption))
+    figure = learning_curve(curve, [*levels, *beside])
+    page.figures((figure, caption))
+    return figure
 
 
 def _episodes(run: ControlRun) -> str:
@@ -80,8 +84,13 @@ def _nearest_budget(steps: int) -> int:
 
 def what_is_beside(recipe: ControlRecipe) -> str:
     """Whose the dashed lines are, and whether they can be compared with."""
-    sources = "; ".join(f"{one.method}: {one.source}" for one in PUBLISHED)
-    said = f"Dashed: scores published for this task after so many environment steps ({sources})."
+    budget = _nearest_budget(recipe.steps)
+    drawn = {method for method, scores in of_task(recipe.env.name) if budget in scores}
+    sources = "; ".join(f"{one.method}: {one.source}" for one in PUBLISHED if one.method in drawn)
+    said = f"Dashed: scores published for this task after {budget:,} environment steps ({sources})."
+    absent = [one.method for one in PUBLISHED if one.method not in drawn]
+    if absent:
+        said += f" {' and '.join(absent)}: no scores at {budget:,} steps are known."
     if recipe.env.fast_render:
         return said + " They do not compare strictly: fast_render draws other pictures."
     if recipe.steps < BUDGETS[0]:
@@ -92,8 +101,8 @@ def what_is_beside(recipe: ControlRecipe) -> str:
 # --- several seeds ---------------------------------------------------------------------------------------------------
 
 
-def write_seeds(page: Page, runs: Sequence[ControlRun]) -> None:
-    """Curve and table of several seeds of one recipe."""
+def write_seeds(page: Page, runs: Sequence[ControlRun]) -> Figure:
+    """Curve and table of several seeds of one recipe; returns the curve."""
     steps, found = summary(runs)
     curve = PlottedCurve(
         [(x, interval.value) for x, interval in zip(steps, found, strict=True)],
@@ -102,13 +111,14 @@ def write_seeds(page: Page, runs: Sequence[ControlRun]) -> None:
         name=f"interquartile mean of {len(runs)} seeds, 95 % interval",
         seeds=[[(e.env_steps, e.mean) for e in run.scores] for run in runs],
     )
-    write_curve(page, runs[0], curve, f"Thin lines: each seed's mean score of {_episodes(runs[0])}.")
+    figure = write_curve(page, runs[0], curve, f"Thin lines: each seed's mean score of {_episodes(runs[0])}.")
     rows = [
         [f"seed {run.recipe.seed}", f"{run.last.env_steps:,}", f"{run.last.mean:.1f}", f"{run.last.std:.1f}"]
         for run in runs
     ]
     note = "The last evaluation of each seed; the deviation is over its episodes."
     page.table(["", "environment steps", "mean score", "deviation"], rows, note=note)
+    return figure
 
 
 def summary(runs: Sequence[ControlRun]) -> tuple[list[int], list[Interval]]:

@@ -3,8 +3,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
-from support.replays import frame_buffer
+from support.replays import MadeUpEnvs, everything, fill, frame_buffer
 
 from rl.replay import memory
 from sslcore.errors import ConfigError
@@ -20,6 +21,21 @@ def test_what_is_announced_is_what_is_taken(n_envs, stack, shape):
 def test_a_hundred_thousand_transitions_of_the_papers_size_take_at_most_five_percent_more_than_their_frames():
     needed = memory.required_bytes(100_000, (9, 100, 100), stack=3, action_bytes=24)
     assert 3.0e9 < needed < 1.05 * 3.0e9
+
+
+def test_memory_is_announced_and_taken_for_the_transitions_that_come_and_grows_if_more_do(tmp_path):
+    short, whole = (frame_buffer(1000, (2, 4, 4), 2, 2, expected=n) for n in (100, None))
+    assert short.memory.startswith("a replay buffer of 100 transitions with frames of 1 x 4 x 4 bytes takes ")
+    assert whole.memory.startswith("a replay buffer of 1,000 transitions ")
+    assert short.pool.nbytes < whole.pool.nbytes / 8 and short.buffer_size == whole.buffer_size == 500
+    for buffer in (short, whole):
+        fill(buffer, MadeUpEnvs(np.random.default_rng(0), 2, stack=2, side=4), 200)
+    assert all(map(torch.equal, everything(short)[:5], everything(whole)[:5]))
+    short.save_to(tmp_path / "short")
+    whole.restore_from(tmp_path / "short")
+    assert all(map(torch.equal, short.sample(9)[:5], whole.sample(9)[:5]))
+    with pytest.raises(ConfigError, match="expected must be at least 1, not 0"):
+        frame_buffer(1000, (2, 4, 4), 2, 2, expected=0)
 
 
 def test_what_does_not_fit_is_refused_with_what_would(monkeypatch):

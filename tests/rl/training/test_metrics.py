@@ -3,6 +3,7 @@ from support.control import small_recipe, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rl.curl import curl
+from rl.training.learner import Learner
 from sslcore.errors import SurniaError
 from sslcore.storage import list_checkpoints, read_metrics, read_run
 
@@ -59,3 +60,22 @@ def test_the_precision_that_auto_came_to_is_in_the_run_and_stays(tmp_path, monke
     train(tmp_path / "other", small_recipe(steps=8), said=said)
     assert read_run(tmp_path / "other")["chosen"]["precision"] == "32"
     assert not [sentence for sentence in said if "precision" in sentence]
+
+
+def test_what_is_shown_at_the_end_is_the_last_evaluation(tmp_path, monkeypatch):
+    shown, real = [], Learner.__init__
+
+    def listening(self, *args, show, **kwargs):
+        real(self, *args, show=lambda steps, words: shown.append((steps, words)), **kwargs)
+
+    monkeypatch.setattr(Learner, "__init__", listening)
+    outcome = train(tmp_path / "run", small_recipe())
+    last, best = outcome.results["score"], outcome.results["best_score"]
+    assert shown[-1] == (240, f"last evaluation {last:.1f}  best {best:.1f}")
+
+
+def test_the_replay_is_announced_for_what_the_run_can_fill(tmp_path):
+    said = []
+    outcome = train(tmp_path / "run", small_recipe(agent={"buffer_size": 20_000}), said=said, at=8)
+    assert said[0].startswith("a replay buffer of 120 transitions ")  # 240 environment steps, two at a time
+    assert outcome.agent.replay_buffer.buffer_size == 10_000  # of each of two environments, should it learn on
