@@ -89,14 +89,19 @@ def fit_decision(
             f"{len(known)} known and {len(unknown)} unknown regions are too few to fit anything (at least {FEWEST} "
             "each): the classifier's unknown logit decides"
         )
+    above = np.flatnonzero(log_ratio > 0)
+    crosses = kind != "none" and 0 < len(above) < GRID
     auroc = _auroc(known, unknown)
+    if kind == "densities" and not len(above):
+        sentences.append(
+            f"with a prior of {share:.3g} no {score} makes a region more probably unknown than known: the classifier's "
+            "unknown logit decides alone, until the prior is raised"
+        )
     if auroc is not None and auroc < 0.5:
         sentences.append(
             f"unknown regions do not have a higher {score} than known ones (AUROC {auroc:.2f}): the posterior says "
             "little more than the prior"
         )
-    above = np.flatnonzero(log_ratio > 0)
-    crosses = kind != "none" and 0 < len(above) < GRID
     return FitReport(
         kind=kind,
         score=score,

@@ -149,6 +149,14 @@ def test_energies_the_wrong_way_round_say_nothing_and_the_report_says_so():
     torch.testing.assert_close(scorer.posterior(torch.tensor([-9.0, 0, 9])), torch.full((3,), 0.5), atol=0.01, rtol=0)
 
 
+def test_where_no_region_is_sooner_unknown_than_known_the_report_says_what_decides():
+    known, unknown = normal(0.0, 1.0, 300), normal(0.3, 1.0, 300, 1)
+    rare = fitted(known, unknown, prior=0.02)
+    assert rare.report.threshold is None
+    assert rare.report.sentences[-1].startswith("with a prior of 0.02 no energy makes a region more probably unknown")
+    assert fitted(known, unknown, prior=0.5).report.sentences == ()
+
+
 def test_monotone_ratios_pool_masses():
     known, unknown = np.array([1.0, 2, 1, 1]), np.array([1.0, 1, 3, 1])
     # Ratios 1, 1/2, 3, 1: the first two pool to 2/3, the last two to 2.
