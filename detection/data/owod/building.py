@@ -1,21 +1,20 @@
 """Building a published benchmark: annotation files for each task and split, pictures referred to and not copied."""
 
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from detection.data.annotations import AnnotationSet, Indices
-from detection.data.coco_text import coco_text
 from detection.data.owod.counts import Count
 from detection.data.owod.open_set import OPEN_SETS, open_test_lists, read_list
 from detection.data.owod.protocols import PROTOCOLS, Protocol, instances, is_voc, showing, test_lists, train_lists
 from detection.data.owod.sources import Sources, find_sources
-from detection.data.problems import Problems, shown
+from detection.data.owod.writing import PUBLISHED, Writer
+from detection.data.problems import Problems
 from detection.data.validation import clean
 from detection.published import published_counts
 from detection.tasks import TaskSet
@@ -23,9 +22,7 @@ from sslcore.errors import DataError
 from sslcore.storage import files
 from sslcore.storage.files import show_path
 
-MANIFEST, TASKS, PICTURES, PUBLISHED = "manifest.json", "tasks.yaml", "images", "as_published"
 VAL_LIST = "all_task_val"
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -103,26 +100,29 @@ def _look_for_lists(order: Order) -> None:
 
 
 class _Builder:
-    """Writes the files of one benchmark into a folder that is not there yet."""
+    """Decides what goes into each file of one benchmark, and counts it."""
 
     def __init__(self, order: Order, protocol: Protocol, tasks: TaskSet, sources: Sources, folder: Path) -> None:
-        self.order, self.protocol, self.tasks, self.sources, self.folder = order, protocol, tasks, sources, folder
+        self.order, self.protocol, self.tasks, self.sources = order, protocol, tasks, sources
         self.built = Built(order.out, tasks)
         self.published: Mapping[str, Any] = published_counts(protocol.name)
-        self.hashes = dict[str, str]()
-        self._listings = dict[Path, set[str]]()
+        self.writer = Writer(folder, sources.pictures if order.pictures else None)
 
     def build(self) -> Built:
-        if self.order.as_published:
-            (self.folder / PUBLISHED).mkdir()
         self._train()
         if "val" in self.protocol.pools:
             self._val()
         self._test()
-        if self.order.pictures:
-            self._links()
-        self.tasks.save(self.folder / TASKS)
-        self._manifest()
+        order = self.order
+        about = {
+            "benchmark": order.benchmark,
+            "made_of": {"voc": _text(order.voc), "coco": _text(order.coco), "lists": _text(order.lists)},
+            "val": order.val,
+            "seed": order.seed,
+            "counts": [count.as_dict() for count in self.built.counts],
+        }
+        self.writer.finish(self.tasks, about)
+        self.built.images = {k: n for k, n in self.writer.images.items() if not k.startswith(PUBLISHED)}
         return self.built
 
     # --- training and validation -------------------------------------------------------------------------------------
@@ -134,11 +134,11 @@ class _Builder:
         for task, (published, mine) in enumerate(zip(rule, ours, strict=True), start=1):
             kept = np.setdiff1d(mine, held)
             self._count_train(task, (raw, published), (pool, mine), kept)
-            self._write(f"train_{task}", pool, kept)
+            self.writer.annotations(f"train_{task}", pool, kept)
             if self.order.as_published:
-                self._write_lines(f"t{task}_train", raw, published)
+                self.writer.lines(f"{PUBLISHED}/t{task}_train", raw, published)
         if len(held):
-            self._write("val", pool, held)
+            self.writer.annotations("val", pool, held)
             self.built.counts.append(Count("images to fit the decision on", None, len(held), len(held)))
 
     def _held_out(self, pool: AnnotationSet, lists: list[Indices]) -> Indices:
@@ -189,7 +189,7 @@ class _Builder:
     def _val(self) -> None:
         _, pool = self._pool("val")
         chosen = np.union1d(np.flatnonzero(is_voc(pool)), showing(pool, pool.categories))
-        self._write("val", pool, chosen)
+        self.writer.annotations("val", pool, chosen)
         told = self.published.get("val_lines")
         self.built.counts.append(Count("images to fit the decision on", told, len(chosen), len(chosen)))
 
@@ -218,21 +218,21 @@ class _Builder:
             further, of_all = "more in COCO's images, which the published count leaves out", instances(raw, once, names)
             reason = _reasons((of_all - by_rule, further), (of_all - written, "without area"))
             self.built.counts.append(Count(f"objects, test, task {task}", told, by_rule, written, reason))
-        self._write("test", pool, once)
+        self.writer.annotations("test", pool, once)
         if self.order.as_published:
-            self._write_lines("all_task_test", raw, lines)
-            self._write(f"{PUBLISHED}/test", as_converted(raw), once)
+            self.writer.lines(f"{PUBLISHED}/all_task_test", raw, lines)
+            self.writer.annotations(f"{PUBLISHED}/test", as_converted(raw), once)
 
     def _open_tests(self, raw: AnnotationSet, pool: AnnotationSet) -> None:
         found = open_test_lists(raw, seed=self.order.seed, lists=self.order.lists)
         for name, images in found.items():
             told = self.published["test"][name]
             self.built.counts.append(Count(f"images, {name}", told, len(images), len(images)))
-            self._write(name, pool, images)
+            self.writer.annotations(name, pool, images)
             if self.order.as_published:
                 listed = name if name == "test" else f"voc_coco_{name.removeprefix('test_')}_test"
-                self._write_lines(listed, raw, images)
-                self._write(f"{PUBLISHED}/{name}", as_converted(raw), images)
+                self.writer.lines(f"{PUBLISHED}/{listed}", raw, images)
+                self.writer.annotations(f"{PUBLISHED}/{name}", as_converted(raw), images)
         if self.order.lists is None:
             self.built.notes.append(
                 "The test sets with COCO's images were drawn anew, as the published ones were drawn without a seed: "
@@ -252,60 +252,12 @@ class _Builder:
         pool = clean(raw, Problems())
         left_out = len(raw.boxes) - len(pool.boxes)
         if left_out:
-            self.built.notes.append(f"{left_out:,} boxes without area ({role}) are left out.")
+            self.built.notes.append(f"Left out for want of area: {left_out:,} of {len(raw.boxes):,} boxes ({role}).")
         return raw, pool
 
     def _published(self, key: str, task: int) -> int | None:
         told = self.published.get(key)
         return None if told is None else int(told[task - 1])
-
-    def _write(self, name: str, pool: AnnotationSet, images: Indices) -> None:
-        chosen = pool.select(images)
-        if not len(images):
-            raise DataError(f"no image is left for {name}.json; give the folders as they were released")
-        if self.order.pictures:
-            self._check_pictures(chosen)
-        written = files.write_new(self.folder / f"{name}.json", coco_text(chosen))
-        self.hashes[f"{name}.json"] = written.sha256
-        self.built.images[name] = len(images)
-
-    def _write_lines(self, name: str, pool: AnnotationSet, images: Indices) -> None:
-        lines = [PurePosixPath(pool.images[i].file_name).stem for i in images.tolist()]
-        written = files.write_new(self.folder / PUBLISHED / f"{name}.txt", [("\n".join(lines) + "\n").encode()])
-        self.hashes[f"{PUBLISHED}/{name}.txt"] = written.sha256
-
-    def _check_pictures(self, chosen: AnnotationSet) -> None:
-        for part, names in _by_part(chosen):
-            folder = self.sources.pictures[part]
-            missing = sorted(names - self._listing(folder))
-            if missing:
-                some = ", ".join(shown(name) for name in missing[:_SHOWN])
-                raise DataError(
-                    f"{len(missing):,} of {len(names):,} pictures are not in {show_path(folder)} ({some}"
-                    f"{', ...' if len(missing) > _SHOWN else ''}); unpack its archive again, or add --no-pictures"
-                )
-
-    def _listing(self, folder: Path) -> set[str]:
-        if folder not in self._listings:
-            self._listings[folder] = set(os.listdir(folder))
-        return self._listings[folder]
-
-    def _links(self) -> None:
-        (self.folder / PICTURES).mkdir()
-        for name, target in self.sources.pictures.items():
-            files.link_folder(self.folder / PICTURES / name, target.resolve())
-
-    def _manifest(self) -> None:
-        order = self.order
-        about = {
-            "benchmark": order.benchmark,
-            "made_of": {"voc": _text(order.voc), "coco": _text(order.coco), "lists": _text(order.lists)},
-            "val": order.val,
-            "seed": order.seed,
-            "counts": [count.as_dict() for count in self.built.counts],
-            "sha256": self.hashes,
-        }
-        files.write_json(self.folder / MANIFEST, about)
 
 
 def as_converted(pool: AnnotationSet) -> AnnotationSet:
@@ -318,14 +270,6 @@ def as_converted(pool: AnnotationSet) -> AnnotationSet:
 
 def _reasons(*parts: tuple[int, str]) -> str:
     return ", ".join(f"{count:,} {said}" for count, said in parts if count)
-
-
-def _by_part(chosen: AnnotationSet) -> Iterator[tuple[str, set[str]]]:
-    names = dict[str, set[str]]()
-    for image in chosen.images:
-        part, _, name = image.file_name.partition("/")
-        names.setdefault(part, set()).add(name)
-    yield from names.items()
 
 
 def _key(seed: int, image: int | str) -> bytes:
