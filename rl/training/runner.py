@@ -58,7 +58,7 @@ def control_train(
 
     The run directory then holds, beside what every run does: agent.zip, the agent at the end, and best.zip, the one of
     the best evaluation, both for `CURL.load`; best.gif or best.mp4; results.json; replay/ with the checkpoints' replay
-    buffers.
+    buffers, and best/ with what was the best at each; in run.json, under "chosen", what `auto` came to.
 
     Args:
         recipe: see `rl.training.recipe`; of one seed (`for_each_seed`).
