@@ -126,6 +126,8 @@ def test_a_run_measured_as_ore_bears_its_letter():
     assert cells["mine (ore)"][1:-1] == ["50.0", "50.0", "50.0", "50.0", "50.0", "0.5000", "7"]
     assert cells["mine (ore, 11-point)"][3] == "25.0"
     letters = {name: row[-1] for name, row in cells.items()}
+    assert letters["mine (ore)"] == letters["ORE"] != letters["mine (ore, 11-point)"]
+    assert any(line.startswith(f"{letters['ORE']}: ") and "suppression at .4" in line for line in beside.legend)
     assert letters["OW-DETR"] == letters["PROB"] != letters["ORE"] != letters["RandBox"]
     assert "Faster R-CNN ?" in cells, "from memory"
     of_task_3 = in_words(next(row for row in published_rows("m_owodb") if row.method == "ORE").evaluator, 3)

@@ -33,13 +33,15 @@ class Row:
     Attributes:
         label: method or run.
         values: metrics under the evaluator's names; fractions, and counts for `a_ose`.
-        setting: how it was measured, in words.
+        setting: how it was measured, in words; rows with the same were measured alike.
+        note: what else is known about the published row's.
         ours: it is a run, not published.
     """
 
     label: str
     values: dict[str, Any]
     setting: str
+    note: str = ""
     ours: bool = False
 
 
@@ -69,7 +71,11 @@ class Beside:
 
     @property
     def legend(self) -> list[str]:
-        return [f"{letter}: {setting}" for setting, letter in self.settings.items()]
+        lines = []
+        for setting, letter in self.settings.items():
+            notes = dict.fromkeys(row.note for row in self.rows if row.setting == setting and row.note)
+            lines.append(f"{letter}: {setting}" + (f" ({'; '.join(notes)})" if notes else ""))
+        return lines
 
 
 def benchmark_of(tasks: TaskSet) -> str | None:
@@ -107,7 +113,7 @@ def rows_of_result(
     listed = f"{images:,} images" if lines == images else f"{lines:,} lines, {images:,} images"
     facts = {
         "mode": result["mode"], "ap": "area", "list": listed, "score_floor": max(floors, default=None),
-        "per_image": min(caps, default=None), "note": None,
+        "per_image": min(caps, default=None),
     }  # fmt: skip
     rows = [Row(f"{label} ({result['mode']})", result, in_words(facts, result["task"]), ours=True)]
     if result["mode"] == "ore":
@@ -121,9 +127,12 @@ def published_beside(benchmark: str, task: int, ours: Sequence[Row]) -> Beside:
     """Our rows, then all that is published after that task."""
     found = [row for row in published_rows(benchmark) if task in row.by_task]
     theirs = [
-        Row(f"{row.method}{' ?' if row.seen in _UNSURE else ''}", row.by_task[task], in_words(row.evaluator, task))
+        Row(
+            f"{row.method}{' ?' if row.seen in _UNSURE else ''}", row.by_task[task], in_words(row.evaluator, task),
+            row.evaluator["note"] or "",
+        )
         for row in found
-    ]
+    ]  # fmt: skip
     return Beside(task, (*ours, *theirs))
 
 
@@ -139,8 +148,7 @@ def in_words(evaluator: dict[str, Any], task: int) -> str:
         "score floor not stated" if floor is None else f"scores from {floor:g}" if floor else "no score floor",
         "detections an image not stated" if cap is None else f"at most {cap} detections an image",
     ]
-    note = f" ({evaluator['note']})" if evaluator["note"] else ""
-    return ", ".join(parts) + note
+    return ", ".join(parts)
 
 
 def not_the_benchmark(benchmark: str, images: Iterable[int]) -> str | None:
