@@ -120,11 +120,13 @@ def next_commands(run_dir: Path) -> list[str]:
     ]
 
 
-def task_table(done: list[dict[str, Any]], title: str = "Test images, after each task; shares in percent") -> Table:
+def task_table(
+    done: list[dict[str, Any]], title: str = "Test images, after each task (+ its classes); shares in percent"
+) -> Table:
     """The main figures after each task, of mode strict: mAP of the classes known before, of the new ones, of all."""
     table = Table(title=title, title_justify="left")
     columns = {
-        "task (classes)": lambda task: f"{task['task']} (+{len(task['classes'])})",
+        "task": lambda task: f"{task['task']} (+{len(task['classes'])})",
         "mAP old": lambda task: share(task["strict"]["map_previous"]),
         "new": lambda task: share(task["strict"]["map_current"]),
         "all": lambda task: share(task["strict"]["map_both"]),

@@ -1,9 +1,9 @@
 """What can be wrong with a detection data set beyond one file's syntax: pictures, boxes, splits, classes.
 
 Fatal: a picture that is missing, unreadable or of another size than annotated; a box that is not finite; an image id
-or file name that is there twice; a picture in two of training, validation and test; a task none of whose classes is
-annotated. Ignored, and said: boxes that reach out of the picture (clipped), lie outside or have no area (left out); a
-class without annotation; pictures in validation and test where nothing is fitted on these.
+or file name that is there twice; a picture in two of training, validation and test; a set without pictures; a task
+none of whose classes is annotated. Ignored, and said: boxes that reach out of the picture (clipped), lie outside or
+have no area (left out); a class without annotation; pictures in validation and test where nothing is fitted on these.
 """
 
 import os
@@ -45,7 +45,11 @@ def validate(
         fits: the decision between known and unknown is fitted on "val", which then must hold no test image.
     """
     problems = Problems()
-    for annotations in sets.values():
+    for role, annotations in sets.items():
+        if not annotations.images and (fits or role != "val"):
+            what = "learn from" if _is_train(role) else "fit the decision on" if role == "val" else "measure on"
+            problems.add(annotations.source, f"lists no images, so there is nothing to {what}", fatal=True)
+            continue
         _ids(annotations, problems)
         clean(annotations, problems)
         _files(annotations, problems, headers)
@@ -242,6 +246,8 @@ def _is_train(role: str) -> bool:
 
 def _classes(sets: Mapping[str, AnnotationSet], tasks: TaskSet, problems: Problems) -> None:
     for role, annotations in sets.items():
+        if not annotations.images:
+            continue  # said already
         if tasks.unknown_id in annotations.category_ids:
             name = annotations.categories[annotations.category_ids.index(tasks.unknown_id)]
             problems.add(

@@ -114,6 +114,16 @@ def test_missing_pictures(tmp_path):
     assert len(validate({"train": made(images=["a.jpg", *many], folder=tmp_path)})) == 21
 
 
+def test_a_set_without_pictures():
+    none, some = made([], images=()), made([(0, 0, 9, 9)])
+    assert said(validate({"train": none, "val": none, "test": none}, TASKS)) == [
+        (True, None, "lists no images, so there is nothing to learn from"),
+        (True, None, "lists no images, so there is nothing to fit the decision on"),
+        (True, None, "lists no images, so there is nothing to measure on"),
+    ]
+    assert validate({"train": some, "val": none}, fits=False) == []
+
+
 def test_pictures_that_are_missing_altogether_are_one_problem(tmp_path):
     gone = made(images=[f"{i}.jpg" for i in range(1500)], folder=tmp_path / "none")
     sentence = (

@@ -95,9 +95,10 @@ def test_frozen_stages_get_no_gradient_and_keep_their_statistics():
 def test_images_without_objects_and_with_thousands():
     detector = small_detector().train()
     images, targets = small_batch(2)
-    many = torch.rand(2_000, 2) * 60
+    count = 10_000
+    many = torch.rand(count, 2) * 60
     crowd = Target(
-        torch.cat([many, many + 3], dim=1), torch.full((2_000,), FIRST_KNOWN), torch.zeros(2_000, dtype=torch.bool), 5
+        torch.cat([many, many + 3], dim=1), torch.full((count,), FIRST_KNOWN), torch.zeros(count, dtype=torch.bool), 5
     )
     for chosen in ([Target.empty(1), Target.empty(2)], [targets[0], Target.empty(2)], [crowd, targets[1]]):
         losses = step(detector, images, chosen).losses
@@ -219,6 +220,19 @@ def test_images_of_any_size(size):
     # A very thin image first must not decide how later ones are pooled.
     images = small_batch(2)[0]
     same(detector.predict(images), stirred(small_detector()).predict(images))
+
+
+def test_training_on_images_of_any_size():
+    detector = small_detector().train()
+    images, targets = small_batch(1)
+    for key, (height, width) in enumerate([(1, 1), (1, 900), (4000, 5000)]):
+        images.append(torch.rand(3, height, width))
+        whole = torch.tensor([[0.0, 0, width, height]])
+        targets.append(Target(whole, torch.tensor([FIRST_KNOWN]), torch.tensor([False]), key))
+    out = step(detector, images, targets)
+    sum(out.losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in detector.parameters())
+    assert all(sample.boxes.isfinite().all() and (sample.labels == FIRST_KNOWN).any() for sample in out.samples[1:])
 
 
 def test_no_image_is_no_detection_and_no_training():
