@@ -27,7 +27,7 @@ def test_links_lead_somewhere():
 
 
 def test_commands_are_those_of_the_program():
-    from apps.cli import COMMANDS
+    from apps.cli import SURNIA
 
     used = set(re.findall(r"surnia ([a-z]+)", README))
-    assert used <= set(COMMANDS)
+    assert used <= set(SURNIA.commands)
