@@ -18,7 +18,7 @@ from sslcore.storage import manifest as manifests
 BEST = "best.zip"
 _FORMS = ("gif", "mp4")
 _NAMES = (BEST, *(f"best.{form}" for form in _FORMS))
-_KIND = manifests.Kind("best agent", schema=1, remedy="restore another checkpoint's")
+_KIND = manifests.Kind("best agent", schema=1, remedy="restore it from a copy")
 _LIMIT = 1 << 36
 
 
@@ -71,6 +71,7 @@ class BestFiles:
                 if path.is_file()
             }
             manifests.write_manifest(temporary, _KIND, parts)
+            manifests.verify_folder(temporary, _KIND)
 
     def verify(self, name: str) -> None:
         """CheckpointError if what was remembered at a checkpoint is not whole."""

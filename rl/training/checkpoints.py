@@ -141,7 +141,8 @@ class AgentCheckpoints:
         _restore_envs(agent, states, found)
         set_aside_after(self._run.checkpoints, progress.env_steps)
         self._run.rewind_metrics(progress.events_until)
-        self._best.restore(found.name)
+        if not self._restore_best(found, say):
+            progress = progress._replace(best=None)
         # Last: all of the above may have drawn.
         restore_random_state(drawn)
         self.newest = found
@@ -151,7 +152,16 @@ class AgentCheckpoints:
         """CheckpointError if a checkpoint, or what belongs to it, is not whole."""
         verify_checkpoint(checkpoint)
         saving.verify(self._replays / checkpoint.name)
-        self._best.verify(checkpoint.name)
+
+    def _restore_best(self, checkpoint: Path, say: Say) -> bool:
+        """Have the best agent of a checkpoint again; False, said in words, if it is lost: that is no reason to stop."""
+        try:
+            self._best.verify(checkpoint.name)
+        except CheckpointError as error:
+            say(f"the best agent of {checkpoint.name} is lost ({error}); the next evaluation begins a new comparison")
+            return False
+        self._best.restore(checkpoint.name)
+        return True
 
 
 def _replay_of(agent: CURL) -> FrameReplayBuffer:

@@ -9,7 +9,7 @@ import signal
 
 import pytest
 from support.agents import same_state
-from support.control import assert_same_run, kill, small_recipe, stop, train
+from support.control import assert_same_run, kill, metrics, small_recipe, stop, train
 
 from rl import CURL, PixelReach
 from rl.training import learner
@@ -216,10 +216,7 @@ def test_a_replay_that_was_not_written_whole_costs_no_checkpoint(tmp_path, parts
     assert sorted(path.name for path in run.glob("*/step-*")) == before and len(before) == 6
 
 
-@pytest.mark.parametrize(
-    "lost",
-    ["checkpoints/{}/train.safetensors", "replay/{}/frames-00000.bin", "replay/{}", "best/{}", "best/{}/best.zip"],
-)
+@pytest.mark.parametrize("lost", ["checkpoints/{}/train.safetensors", "replay/{}/frames-00000.bin", "replay/{}"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, whole, parts, lost):
     run, said = tmp_path / "run", []
     shutil.copytree(parts, run)
@@ -236,6 +233,22 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, whole, part
     assert any("skipped step-00000176" in sentence for sentence in said)
     assert "the run goes on after environment step 120" in said
     assert_same_run(whole, run)
+
+
+@pytest.mark.parametrize("lost", ["best", "best/step-00000176/best.zip"])
+def test_a_best_agent_that_is_lost_does_not_end_the_run(tmp_path, whole, parts, lost):
+    run, said = tmp_path / "run", []
+    shutil.copytree(parts, run)
+    if (run / lost).is_dir():
+        shutil.rmtree(run / lost)
+    else:
+        (run / lost).unlink()
+        (run / lost).write_bytes(b"?")
+    outcome = train(run, small_recipe(), resume=True, said=said)
+    assert outcome.steps == 64 and any("the best agent of step-00000176 is lost" in sentence for sentence in said)
+    assert outcome.results["best_score"] == outcome.results["score"]
+    assert CURL.load(run / "best.zip", device="cpu").num_timesteps == 120
+    assert metrics(run)[:-1] == metrics(whole)[:-1]
 
 
 def test_no_sound_checkpoint_is_an_error_and_none_a_new_beginning(tmp_path, whole):
