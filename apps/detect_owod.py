@@ -50,8 +50,8 @@ def options() -> Options:
     parser.option(
         "--lists",
         check.existing,
-        "folder of lists that were drawn by hand or without a seed: test lists of voc_coco (opendet2's), validation of "
-        "m_owodb (ORE's); instead of drawing anew",
+        "folder of released lists: those that were drawn by hand or without a seed (test of voc_coco, from opendet2; "
+        "validation of m_owodb, from ORE) are taken instead of drawing anew, others compared with what the rules give",
         metavar="DIR",
     )
     parser.option("--seed", check.whole(0), "of what is drawn", metavar="N", default=0)

@@ -1,6 +1,7 @@
 """Building a published benchmark: annotation files for each task and split, pictures referred to and not copied."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +11,10 @@ import numpy as np
 
 from detection.data.annotations import AnnotationSet, Indices
 from detection.data.owod.counts import Count
-from detection.data.owod.open_set import OPEN_SETS, open_test_lists, read_list
+from detection.data.owod.open_set import OPEN_SETS, open_test_lists, read_list, read_names
 from detection.data.owod.protocols import PROTOCOLS, Protocol, instances, is_voc, showing, test_lists, train_lists
 from detection.data.owod.sources import Sources, find_sources
-from detection.data.owod.writing import PUBLISHED, Writer
+from detection.data.owod.writing import PUBLISHED, Writer, stems
 from detection.data.problems import Problems
 from detection.data.validation import clean
 from detection.published import published_counts
@@ -135,8 +136,7 @@ class _Builder:
             kept = np.setdiff1d(mine, held)
             self._count_train(task, (raw, published), (pool, mine), kept)
             self.writer.annotations(f"train_{task}", pool, kept)
-            if self.order.as_published:
-                self.writer.lines(f"{PUBLISHED}/t{task}_train", raw, published)
+            self._released(f"t{task}_train", raw, published)
         if len(held):
             self.writer.annotations("val", pool, held)
             self.built.counts.append(Count("images to fit the decision on", None, len(held), len(held)))
@@ -219,8 +219,8 @@ class _Builder:
             reason = _reasons((of_all - by_rule, further), (of_all - written, "without area"))
             self.built.counts.append(Count(f"objects, test, task {task}", told, by_rule, written, reason))
         self.writer.annotations("test", pool, once)
+        self._released("all_task_test", raw, lines)
         if self.order.as_published:
-            self.writer.lines(f"{PUBLISHED}/all_task_test", raw, lines)
             self.writer.annotations(f"{PUBLISHED}/test", as_converted(raw), once)
 
     def _open_tests(self, raw: AnnotationSet, pool: AnnotationSet) -> None:
@@ -238,6 +238,19 @@ class _Builder:
                 "The test sets with COCO's images were drawn anew, as the published ones were drawn without a seed: "
                 "for the same images give the published lists with --lists."
             )
+
+    def _released(self, name: str, pool: AnnotationSet, images: Indices) -> None:
+        """A released list as the rules give it: written if wanted, compared if it is at hand."""
+        if self.order.as_published:
+            self.writer.lines(f"{PUBLISHED}/{name}", pool, images)
+        file = None if self.order.lists is None else self.order.lists / f"{name}.txt"
+        if file is not None and file.is_file():
+            released, ours = Counter(read_names(file)), Counter(stems(pool, images))
+            lacking, more = (released - ours).total(), (ours - released).total()
+            verdict = "is what the rules give" if not lacking + more else (
+                f"has {lacking:,} lines that the rules do not give, and lacks {more:,} that they give"
+            )  # fmt: skip
+            self.built.notes.append(f"The released {name}.txt ({released.total():,} lines) {verdict}.")
 
     # --- parts -------------------------------------------------------------------------------------------------------
 

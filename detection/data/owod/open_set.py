@@ -20,6 +20,7 @@ from sslcore.storage.files import read_file, show_path
 
 TAUGHT = 20
 _LONGEST = 1 << 28
+_REMEDY = "give the folder of the released lists, or leave --lists out to draw anew"
 
 
 @dataclass(frozen=True)
@@ -96,20 +97,23 @@ def _by_class(pool: AnnotationSet, images: Indices, first: int, random: np.rando
     return np.unique(np.concatenate(drawn)) if drawn else images[:0]
 
 
+def read_names(file: Path) -> list[str]:
+    """The lines of a released list."""
+    return read_file(file, limit=_LONGEST, error=DataError, remedy=_REMEDY).decode("utf-8", "replace").split()
+
+
 def read_list(file: Path, pool: AnnotationSet) -> Indices:
     """The images of a published list, a name without suffix on each line.
 
     Raises:
         DataError: it is missing, or names an image that the pool does not have.
     """
-    remedy = "give the folder of the released lists, or leave --lists out to draw anew"
-    text = read_file(file, limit=_LONGEST, error=DataError, remedy=remedy).decode("utf-8", "replace")
     place = {PurePosixPath(image.file_name).stem: i for i, image in enumerate(pool.images)}
-    names = text.split()
+    names = read_names(file)
     strangers = [name for name in names if name not in place]
     if strangers:
         raise DataError(
             f"{show_path(file)} names {len(strangers):,} images that are not among those of the given folders, "
-            f"{shown(strangers[0])} for one; {remedy}"
+            f"{shown(strangers[0])} for one; {_REMEDY}"
         )
     return np.array([place[name] for name in names], dtype=np.int64)

@@ -51,8 +51,7 @@ class Writer:
 
     def lines(self, name: str, pool: AnnotationSet, images: Indices) -> None:
         """A list of images as it was released: names without folder and suffix, as often as they are listed."""
-        names = [PurePosixPath(pool.images[i].file_name).stem for i in images.tolist()]
-        self._write(f"{name}.txt", [("\n".join(names) + "\n").encode()])
+        self._write(f"{name}.txt", [("\n".join(stems(pool, images)) + "\n").encode()])
 
     def finish(self, tasks: TaskSet, about: dict[str, Any]) -> None:
         """Links to the pictures, the task file and the manifest."""
@@ -79,6 +78,11 @@ class Writer:
                     f"{len(missing):,} of {len(names):,} pictures are not in {show_path(folder)} ({some}"
                     f"{', ...' if len(missing) > _SHOWN else ''}); unpack its archive again, or add --no-pictures"
                 )
+
+
+def stems(pool: AnnotationSet, images: Indices) -> list[str]:
+    """What released lists call images."""
+    return [PurePosixPath(pool.images[i].file_name).stem for i in images.tolist()]
 
 
 def _by_part(chosen: AnnotationSet) -> Iterator[tuple[str, set[str]]]:

@@ -196,7 +196,14 @@ def test_held_out_images_depend_on_ids_and_seed_alone(order, tmp_path):
 def test_published_validation_images_can_be_given(order, tmp_path):
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "all_task_val.txt").write_text("000005\n000000000025\n000000000025\n")
-    out = build(order(lists=tmp_path / "lists")).folder
+    (tmp_path / "lists" / "t1_train.txt").write_text("2008_000002\n2007_000027\n000005\n000007\n000009\n000012\n")
+    (tmp_path / "lists" / "all_task_test.txt").write_text("000139\n000001\n000000000139\n000000000777\n")
+    built = build(order(lists=tmp_path / "lists"))
+    assert [note for note in built.notes if "released" in note] == [
+        "The released t1_train.txt (6 lines) is what the rules give.",
+        "The released all_task_test.txt (4 lines) has 1 lines that the rules do not give, and lacks 4 that they give.",
+    ]
+    out = built.folder
     assert names(read_coco(out / "val.json")) == ["voc2007/000005.jpg", "train2017/000000000025.jpg"]
     assert "train2017/000000000025.jpg" not in names(read_coco(out / "train_3.json"))
     (tmp_path / "lists" / "all_task_val.txt").write_text("000005\n999999\n")
