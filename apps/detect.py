@@ -25,20 +25,25 @@ def data(arguments: Sequence[str]) -> int:
     from apps import detect_data, detect_owod
 
     kinds = {
-        "openscenes": (detect_data.options, detect_data.openscenes),
-        "owod": (detect_owod.options, detect_owod.owod),
-    }
+        "openscenes": (
+            "compose OpenScenes, an open-world benchmark made offline", detect_data.options, detect_data.openscenes,
+        ),
+        "owod": (
+            "build M-OWODB, S-OWODB or VOC-COCO from folders of Pascal VOC and COCO", detect_owod.options,
+            detect_owod.owod,
+        ),
+    }  # fmt: skip
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(f"usage: surnia detect data {{{','.join(kinds)}}} ...\n")
         print("Make a set of images with complete annotation, to learn and to measure on.\n")
-        for name, (make, _) in kinds.items():
-            print(f"  {name:<12}{make().parser.description}")
+        for name, (about, _, _) in kinds.items():
+            print(f"  {name:<12}{about}")
         print("\nOptions: surnia detect data openscenes --help")
         return 0
     if arguments[0] not in kinds:
         hint = did_you_mean(arguments[0], list(kinds)) or f"; there are {', '.join(kinds)}"
         raise ConfigError(f"command line: unknown data set '{arguments[0]}'{hint}")
-    make, carry_out = kinds[arguments[0]]
+    _, make, carry_out = kinds[arguments[0]]
     return carry_out(make().read(arguments[1:]))
 
 
