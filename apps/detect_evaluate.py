@@ -15,7 +15,7 @@ from apps.recipes import load as load_recipe_file
 from detection.data.annotations import AnnotationSet
 from detection.data.categories import with_categories
 from detection.data.coco import read_coco
-from detection.data.openworld import open_data
+from detection.data.openworld import find_pictures, open_data
 from detection.data.problems import Problems
 from detection.data.results import category_ids, results_of
 from detection.data.validation import clean, validate
@@ -104,12 +104,10 @@ def read_own(place: Path, images: Path | None, split: str, tasks: TaskSet) -> An
 
 def _beside(file: Path, found: AnnotationSet) -> Path:
     """The folder that an annotation file's pictures are in."""
-    split = file.stem.removeprefix("instances_")
-    around = [file.parent / "images", file.parent, file.parent.parent / "images", file.parent.parent / split]
     if not found.images:
         return file.parent
-    for folder in around:
-        if (folder / found.images[0].file_name).is_file():
+    for around in (file.parent, file.parent.parent):
+        if (folder := find_pictures(found, around)) is not None:
             return folder
     first = show_path(found.images[0].file_name)
     raise DataError(f"{first}, which {show_path(file)} names, is not beside it; say where the images are: --images DIR")

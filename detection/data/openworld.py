@@ -134,11 +134,16 @@ def read_annotations(
     ours = read_coco(path, images=images, tasks=tasks, problems=problems)
     if images is None:
         return ours
-    split = path.stem.removeprefix("instances_")
-    places = [images, images / split, images / "images", images / "images" / split]
-    names = [image.file_name for image in ours.images[:10]]
+    return replace(ours, folder=find_pictures(ours, images) or images)
+
+
+def find_pictures(annotations: AnnotationSet, folder: Path) -> Path | None:
+    """The folder of a COCO json's pictures, at or below one, as `read_annotations` has it; None: not there."""
+    split = Path(annotations.source).stem.removeprefix("instances_")
+    places = [folder, folder / split, folder / "images", folder / "images" / split]
+    names = [image.file_name for image in annotations.images[:10]]
     found = next((place for place in places if any((place / name).is_file() for name in names)), None)
-    return replace(ours, folder=found or _only_folder_with(names, images) or images)
+    return found or _only_folder_with(names, folder)
 
 
 def _only_folder_with(names: list[str], folder: Path) -> Path | None:

@@ -218,6 +218,13 @@ def test_what_is_wrong_with_own_annotations_is_said(home, surnia, tmp_path):
     code, _, err = surnia("evaluate", "runs/mine", "--data", file)
     assert code == 3
     assert err == f"test_0.png, which {file} names, is not beside it; say where the images are: --images DIR\n"
+    inner = tmp_path / "annotations" / "mine.json"
+    inner.parent.mkdir()
+    file.rename(inner)
+    (tmp_path / "pictures").symlink_to(home / "set" / "images")  # as doctor and training find them
+    assert surnia("evaluate", "runs/mine", "--data", inner)[0] == 0
+    inner.rename(file)
+    (tmp_path / "pictures").unlink()
     content["categories"] = content["categories"][:4]  # without grey, and so are the boxes
     content["annotations"] = [box for box in content["annotations"] if box["category_id"] < 5]
     content["categories"][0]["name"] = "Redd"
