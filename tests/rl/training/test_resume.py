@@ -9,7 +9,7 @@ import signal
 
 import pytest
 from support.agents import same_state
-from support.control import assert_same_run, kill, metrics, small_recipe, stop, train
+from support.control import assert_same_run, kill, metrics, replay_content, small_recipe, stop, train
 
 from rl import CURL, PixelReach
 from rl.training import learner
@@ -17,7 +17,7 @@ from rl.training.agents import make_agent, make_envs
 from rl.training.checkpoints import AgentCheckpoints
 from rl.training.evaluation import PlayedEpisodes
 from sslcore.errors import CheckpointError, EnvWorkerError
-from sslcore.storage import RunDirectory, files, list_checkpoints
+from sslcore.storage import RunDirectory, files, list_checkpoints, load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +261,19 @@ def test_no_sound_checkpoint_is_an_error_and_none_a_new_beginning(tmp_path, whol
     assert train(run, small_recipe(), resume=True, said=said).steps == 240
     assert "the run was ended before its first checkpoint: it begins anew" in said
     assert_same_run(whole, run)
+
+
+def test_learning_on_is_as_if_it_had_been_asked_for_at_once(tmp_path):
+    """Memory was taken for the first half alone; what is learned does not hang on it."""
+    half, whole = (small_recipe(agent={"buffer_size": 1000}, steps=steps) for steps in (120, 240))
+    train(tmp_path / "on", half)
+    train(tmp_path / "on", whole, resume=True)
+    train(tmp_path / "whole", whole)
+    ours, theirs = (tmp_path / name for name in ("on", "whole"))
+    newest = "step-00000240"
+    a, b = (load_checkpoint(run / "checkpoints" / newest) for run in (ours, theirs))
+    assert same_state(a.model, b.model)
+    assert replay_content(ours / "replay" / newest) == replay_content(theirs / "replay" / newest)
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path, whole):
