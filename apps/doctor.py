@@ -17,16 +17,19 @@ from rich.table import Table
 from apps.folder_check import Finding, inspect
 from apps.suggest import FEWEST, Machine, suggest, write
 from apps.suggest_detection import suggest_detection
+from detection.engines.libraries import INSTALL_DETECTRON2
 from detection.tasks import TaskSet
 from rl.envs.doctor import doctor_lines
 from sslcore.errors import DataError
 
-REQUIRED = ("torch", "torchvision", "pytorch-lightning", "numpy", "pillow", "safetensors")
+REQUIRED = (
+    "torch", "torchvision", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "pycocotools", "pillow", "safetensors",
+)  # fmt: skip
 OPTIONAL = {
     "scikit-image": ("the demo's photographs", "pip install scikit-image"),
     "detectron2": (
-        "checking `surnia export --to detectron2` there",
-        "pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2.git",
+        "surnia detect train --engine detectron2, and checking `surnia export --to detectron2` there",
+        INSTALL_DETECTRON2,
     ),
     "faiss-cpu": ("searching embeddings outside of Surnia", "pip install faiss-cpu"),
 }

@@ -454,7 +454,8 @@ def test_the_machine(surnia, monkeypatch):
     assert code == 1
     assert "Missing: torch. Install with: pip install torch" in out
     lines = out.splitlines()
-    assert "  pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2.git" in lines
+    upstream = "'git+https://github.com/facebookresearch/detectron2.git'"
+    assert f"  python -m pip install --no-build-isolation {upstream}" in lines
     assert "  pip install faiss-cpu" not in lines
 
 
