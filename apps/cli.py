@@ -84,12 +84,20 @@ SMALLER = {
 """What a command can be asked to do with less memory."""
 
 
+OURS = {"", "apps", "detection", "rl", "sslcore"}
+CALLED = {"sklearn": "scikit-learn", "skimage": "scikit-image", "PIL": "pillow", "ruamel": "ruamel.yaml"}
+"""Packages whose modules have another name."""
+
+
 def tell(error: Exception, command: str = "") -> str:
     """What a person is told about an error of a command."""
     if isinstance(error, SurniaError):
         return str(error)
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return f"out of memory: try {SMALLER.get(command, 'again when other programs have ended')}"
+    if isinstance(error, ModuleNotFoundError) and (module := (error.name or "").partition(".")[0]) not in OURS:
+        package = CALLED.get(module, module.replace("_", "-"))
+        return f"the package {package} is not installed: pip install {package}, then run the command again"
     said = (str(error).strip() or "no further words").splitlines()[0]
     return f"unexpected {type(error).__name__}: {said} (run again with --debug for the traceback)"
 

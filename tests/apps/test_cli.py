@@ -251,6 +251,21 @@ def test_a_mistake_is_told_in_sentences_on_stderr_with_code_2(surnia, tmp_path, 
             1,
             "unexpected ZeroDivisionError: by 0 (run again with --debug for the traceback)",
         ),
+        (
+            ModuleNotFoundError("No module named 'sklearn.cluster'", name="sklearn.cluster"),
+            1,
+            "the package scikit-learn is not installed: pip install scikit-learn, then run the command again",
+        ),
+        (
+            ModuleNotFoundError("No module named 'pycocotools'", name="pycocotools"),
+            1,
+            "the package pycocotools is not installed: pip install pycocotools,",
+        ),
+        (
+            ModuleNotFoundError("No module named 'sslcore.gone'", name="sslcore.gone"),
+            1,
+            "unexpected ModuleNotFoundError: No module named 'sslcore.gone' (run again with --debug",
+        ),
         (AssertionError(), 1, "unexpected AssertionError: no further words (run again with --debug for the traceback)"),
     ],
 )
