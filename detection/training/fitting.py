@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detection.data.annotations import LabeledSet
+from detection.data.annotations import AnnotationSet, LabeledSet
+from detection.data.views import test_view, val_view
 from detection.openworld.boxes import highest_iou
 from detection.openworld.energy_fit import FitReport
 from detection.openworld.energy_scorer import EnergyScorer
@@ -15,6 +16,7 @@ from detection.openworld.sampling import OBJECT_IOU
 from detection.openworld.settings import DecisionSettings, UnknownSettings
 from detection.openworld.unknown_labeler import UnknownLabeler
 from detection.structures import FIRST_KNOWN, UNKNOWN, Regions
+from detection.tasks import TaskSet
 from detection.training.inference import image_batches
 
 SOURCES = {
@@ -136,6 +138,29 @@ def fit(engine: Any, evidence: Evidence, settings: DecisionSettings) -> dict[str
         "curves": _curves(report),
         "samples": {"known": _some(evidence.known), "unknown": _some(evidence.unknown)},
     }
+
+
+def fit_decision(engine: Any, annotations: AnnotationSet, tasks: TaskSet, task: int, **reading: Any) -> dict[str, Any]:
+    """`collect_evidence` on all images of a set and `fit`, by the settings that the engine's head was made with.
+
+    Args:
+        engine: the detector; its state changes.
+        annotations: validation images, completely annotated; what is looked at of it depends on `DecisionSettings.fit`.
+        tasks, task: the label space.
+        reading: see `image_batches`; by default eight images at a time, on the engine's device.
+
+    Returns:
+        See `fit`.
+    """
+    settings = engine.head.decision
+    oracle = settings.fit == "oracle"
+    evidence = Evidence([], [])
+    if settings.fit != "none":
+        val = (test_view if oracle else val_view)(annotations, tasks, task)
+        reading = {"batch_size": 8, "device": next(engine.parameters()).device, **reading}
+        numbers = range(len(val))
+        evidence = collect_evidence(engine, val, numbers, unknowns=engine.head.unknowns, oracle=oracle, **reading)
+    return fit(engine, evidence, settings)
 
 
 def _curves(report: FitReport) -> dict[str, list[float] | None]:
