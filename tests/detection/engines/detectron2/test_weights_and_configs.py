@@ -220,3 +220,42 @@ def test_the_same_seed_makes_the_same_detector_whatever_was_drawn_before(small_c
     again = detector("resnet18_fpn").state_dict()
     assert all(torch.equal(value, again[name]) for name, value in first.items())
     assert build_model(small_cfg()).roi_heads.head.seed == 3
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+OTHERWISE = {"OPENWORLD", "WEIGHTS", "DEVICE", "PROPOSAL_GENERATOR.NAME", "ROI_HEADS.NAME", "ROI_HEADS.NUM_CLASSES",
+             "RPN.POST_NMS_TOPK_TRAIN", "PIXEL_MEAN", "PIXEL_STD"}  # fmt: skip
+
+
+def flat(node, prefix=""):
+    found = {}
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        found |= flat(value, f"{name}.") if hasattr(value, "items") else {name: value}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("recipe", "upstream", "differs"),
+    [
+        ("ore_resnet50_c4_detectron2_m_owodb", "PascalVOC-Detection/faster_rcnn_R_50_C4.yaml", {}),
+        (
+            "openworld_resnet50_fpn_detectron2_m_owodb",
+            "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+            # torchvision's form of a ResNet, class-agnostic boxes, and more proposals to choose unknown ones from
+            {"RESNETS.STRIDE_IN_1X1": False, "ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True, "RPN.PRE_NMS_TOPK_TEST": 2000},
+        ),
+    ],
+)
+def test_recipes_for_published_benchmarks_have_upstreams_networks(recipe, upstream, differs):
+    from apps.recipes import load
+    from detection.training.recipe import DetectionRecipe
+
+    network = load(recipe, [], DetectionRecipe, folder="detection").recipe.network
+    ours, theirs = flat(config_of(network).MODEL), flat(model_zoo.get_config(upstream).MODEL)
+    left_out = [name for name in ours if name in OTHERWISE or name.startswith("OPENWORLD.")]
+    found = {name: value for name, value in ours.items() if value != theirs.get(name) and name not in left_out}
+    # Settings that only other networks read.
+    unread = ("RETINANET.", "SEM_SEG_HEAD.", "PANOPTIC_FPN.", "ROI_MASK_HEAD.", "ROI_KEYPOINT_HEAD.")
+    assert {name: value for name, value in found.items() if not name.startswith(unread)} == differs
