@@ -23,7 +23,8 @@ from rl.envs.doctor import doctor_lines
 from sslcore.errors import DataError
 
 REQUIRED = (
-    "torch", "torchvision", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "pycocotools", "pillow", "safetensors",
+    "torch", "torchvision", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "pycocotools", "pillow",
+    "safetensors",
 )  # fmt: skip
 OPTIONAL = {
     "scikit-image": ("the demo's photographs", "pip install scikit-image"),
@@ -190,7 +191,10 @@ def _report_detection(
 def _table(finding: Finding) -> Table:
     table = Table(title=escape(f"{finding.path}"), show_header=False, title_justify="left")
     table.add_row("holds", escape(finding.title))
-    table.add_row("images", ", ".join(f"{count:,} {escape(split)}" for split, count in finding.splits.items()))
+    if finding.annotated is None:
+        table.add_row("images", ", ".join(f"{count:,} {escape(split)}" for split, count in finding.splits.items()))
+    else:  # in the one folder, for whatever they are
+        table.add_row("images", f"{sum(finding.splits.values()):,} in the folder")
     if finding.classes:
         counts = finding.classes.values()
         table.add_row("classes", f"{len(counts)}, of {min(counts):,} to {max(counts):,} training images")
