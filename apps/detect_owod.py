@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apps import options as check
@@ -19,6 +20,17 @@ RECIPES = {
     "voc_coco": ("openworld_resnet50_voc_coco", "ore_resnet50_voc_coco"),
 }
 """Ours and ORE's; they look for a benchmark in data/ and its name."""
+
+
+def benchmark_home(tasks: str) -> Path | None:
+    """The folder in which recipes look for a benchmark; None for any other task set."""
+    return Path("data") / tasks if tasks in BENCHMARKS else None
+
+
+def build_command(tasks: str) -> str:
+    """What builds a benchmark there, from folders that are called as their archives unpack."""
+    voc = "" if tasks == "s_owodb" else "--voc VOCdevkit "
+    return f"surnia detect data owod --tasks {tasks} {voc}--coco coco --out {benchmark_home(tasks)}"
 
 
 def options() -> Options:

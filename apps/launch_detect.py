@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from apps import run_names
+from apps.detect_owod import benchmark_home, build_command
 from apps.launch import Training
 from apps.problems import in_order
 from apps.recipe_paths import nothing_at
@@ -64,11 +65,11 @@ def _not_there(loaded: Loaded[Any], key: str, given: str, *, folder: bool = Fals
 
 
 def _coco(loaded: Loaded[DetectionRecipe], data: CocoData) -> list[str]:
-    problems = list(_not_there(loaded, "data.images", data.images, folder=True))
-    for i, file in enumerate(data.train):
-        problems += _not_there(loaded, f"data.train.{i}", file)
-    for name in ("val", "test"):
-        problems += _not_there(loaded, f"data.{name}", getattr(data, name))
+    given = {f"data.train.{i}": file for i, file in enumerate(data.train)}
+    given |= {f"data.{name}": getattr(data, name) for name in ("val", "test", "images")}
+    problems = _not_built(loaded, data.tasks, given)
+    for key, path in given.items():
+        problems += _not_there(loaded, key, path, folder=key == "data.images")
     if not Path(data.tasks).exists() and data.tasks not in shipped() and Path(data.tasks).suffix:
         return [*problems, *_not_there(loaded, "data.tasks", data.tasks)]
     try:
@@ -86,6 +87,18 @@ def _coco(loaded: Loaded[DetectionRecipe], data: CocoData) -> list[str]:
             f"{loaded.where('tasks')}  tasks must be at most {tasks.count}, as {data.tasks} has no more, not {wanted}"
         )
     return problems
+
+
+def _not_built(loaded: Loaded[Any], tasks: str, given: dict[str, str]) -> list[str]:
+    """One sentence for all paths into a benchmark that has not been built yet; they are taken out of `given`."""
+    home = benchmark_home(tasks)
+    inside = [key for key, path in given.items() if home is not None and Path(path).is_relative_to(home)]
+    if not inside or home is None or home.exists():
+        return []
+    for key in inside:
+        del given[key]
+    command = build_command(tasks)
+    return [f"{loaded.where(inside[0])}  data: there is no folder '{home}' yet; build the benchmark with: {command}"]
 
 
 def _weights(loaded: Loaded[DetectionRecipe]) -> list[str]:

@@ -164,7 +164,7 @@ def test_our_recipes_use_no_label_of_a_future_class(name):
         (
             "detect train openscenes_small --clustering.loss hing --network resnet18",
             [
-                "command line: --network  network.name must be one of tiny, resnet18_fpn, resnet50_fpn, not 'resnet18'"
+                "command line: --network  network.name must be one of tiny, resnet18_fpn, resnet50_fpn, resnet50_c4, not 'resnet18'"
                 "; did you mean 'resnet18_fpn'?",
                 "command line: --clustering.loss  clustering.loss must be one of none, hinge, infonce, not 'hing'; did "
                 "you mean 'hinge'?",
@@ -348,6 +348,26 @@ def test_a_recipes_path_is_named_with_the_folder_that_it_is_relative_to(surnia, 
     }
     monkeypatch.chdir(tmp_path / "farm")
     assert "did you mean 'va.jsn'?" in surnia("detect", "train", "r.yaml")[2]
+
+
+@pytest.mark.parametrize("voc", ["--voc VOCdevkit ", ""])
+def test_a_benchmark_that_is_not_built_yet_leads_to_its_command(surnia, calls, tmp_path, voc):
+    tasks = "m_owodb" if voc else "s_owodb"
+    code, _, err = surnia("detect", "train", f"openworld_resnet50_{tasks}", "--network.weights", "null")
+    (said,) = err.splitlines()
+    assert code == 2 and not calls
+    assert said.endswith(
+        f"  data: there is no folder 'data/{tasks}' yet; build the benchmark with: "
+        f"surnia detect data owod --tasks {tasks} {voc}--coco coco --out data/{tasks}"
+    )
+    # A path that was given says for itself what is wrong with it, and so do all once the folder is there.
+    again = ["--network.weights", "null", "--data.test", "mine.json"]
+    assert "data.test: there is nothing at 'mine.json'" in surnia("detect", "train", f"ore_resnet50_{tasks}", *again)[2]
+    (tmp_path / "data" / tasks).mkdir(parents=True)
+    assert (
+        f"data.val: there is nothing at 'data/{tasks}/val.json'"
+        in surnia("detect", "train", f"ore_resnet50_{tasks}", *again)[2]
+    )
 
 
 def test_what_annotation_files_lack_is_told_at_once_before_torch(surnia, calls, tmp_path):
