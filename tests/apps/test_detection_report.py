@@ -1,3 +1,4 @@
+import json
 import math
 import re
 import shutil
@@ -73,6 +74,18 @@ def test_numbers_are_those_of_the_results(run, data, page):
         cells = re.search(rf"<td>{name}</td>(.*?)</tr>", page)[1]
         expected = [f"{100 * task['strict'][key]:.1f} %" for task in results]
         assert re.findall(r"<td>(.*?)</td>", cells) == expected
+
+
+def test_distractors_are_spoken_of_where_there_are_some(run, data, page, tmp_path):
+    first = re.search(r"<h2>Task by task</h2>.*?</section>", page, re.DOTALL)[0]
+    assert "istractors" not in first and "Higher is better but for WI and A-OSE" in first
+    shutil.copytree(run, tmp_path / "run")
+    content = json.loads((tmp_path / "run" / "results.json").read_text())
+    content["by_task"][1]["strict"]["distractor_recall_10"] = 0.125
+    (tmp_path / "run" / "results.json").write_text(json.dumps(content))
+    other = text_of(tmp_path / "run", data)
+    assert "<td>the same, ten best an image</td><td>–</td><td>12.5 %</td>" in re.sub(r"\s*\n\s*", "", other)
+    assert "Distractors are patches" in other and "but for distractors, WI and A-OSE" in other
 
 
 def test_the_same_run_gives_the_same_page(run, data, page):

@@ -74,7 +74,7 @@ def lead(run: DetectionRun) -> str:
     """The run in two sentences."""
     known, strict = run.tasks.known(run.last), run.done[-1]["strict"]
     network = run.recipe.network
-    began = "random weights" if network.weights is None else "pretrained weights"
+    began = "begun with random weights" if network.weights is None else "begun with pretrained weights"
     return (
         f"A detector ({network.name}, {began}) has learnt {len(known)} classes in {len(run.done)} "
         f"task{'s' * (len(run.done) > 1)}. On the test images it finds them with a mean average precision of "

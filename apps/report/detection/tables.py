@@ -23,16 +23,24 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("H-score", "h_score", "share"),
     ("unknown detections an image", "unknown_per_image", "number"),
 )
-MEANINGS = (
-    "mAP: mean over the known classes of the area under the precision-recall curve at IoU .5. U-Recall@k: share of "
-    "unknown objects that one of an image's k best unknown detections hits; U-AP and U-F1: average precision, and "
-    "F1 of all unknown detections, of the class unknown. Distractors are patches of other photographs that were "
-    "pasted like objects and are none: the fewer of them are taken for unknown objects, the better. WI, wilderness "
-    "impact: how much unknown objects lower the precision of known classes. A-OSE: unknown objects that were called "
-    "something known, and the detections that did so. AUROC: how well known and unknown objects are told apart once "
-    "they are found. H-score: harmonic mean of mAP and of the recall of unknown objects. Higher is better but for "
-    "distractors, WI and A-OSE; a dash stands for what is undefined."
-)
+DISTRACTORS = {"distractor_recall", "distractor_recall_10"}
+
+
+def meanings(*, distractors: bool) -> str:
+    """What the rows say; `distractors` are explained where there are any."""
+    about = (
+        "Distractors are patches of other photographs that were pasted like objects and are none: the fewer of them "
+        "are taken for unknown objects, the better. "
+    )
+    return (
+        "mAP: mean over the known classes of the area under the precision-recall curve at IoU .5. U-Recall@k: share of "
+        "unknown objects that one of an image's k best unknown detections hits; U-AP and U-F1: average precision, and "
+        f"F1 of all unknown detections, of the class unknown. {about if distractors else ''}WI, wilderness impact: how "
+        "much unknown objects lower the precision of known classes. A-OSE: unknown objects that were called something "
+        "known, and the detections that did so. AUROC: how well known and unknown objects are told apart once they are "
+        "found. H-score: harmonic mean of mAP and of the recall of unknown objects. Higher is better but for "
+        f"{'distractors, ' if distractors else ''}WI and A-OSE; a dash stands for what is undefined."
+    )
 
 
 def write_tables(page: Page, run: DetectionRun) -> None:
@@ -40,9 +48,14 @@ def write_tables(page: Page, run: DetectionRun) -> None:
     done = run.done
     header = ["on the test images", *(f"after task {task['task']}" for task in done)]
     rows = [["known classes", *(str(len(run.tasks.known(task["task"]))) for task in done)]]
-    rows += [[name, *(shown(task["strict"].get(key), form) for task in done)] for name, key, form in ROWS]
+    distractors = any(task["strict"].get(key) is not None for task in done for key in DISTRACTORS)
+    rows += [
+        [name, *(shown(task["strict"].get(key), form) for task in done)]
+        for name, key, form in ROWS
+        if distractors or key not in DISTRACTORS
+    ]
     page.table(header, rows, note=how_measured(run))
-    page.text(MEANINGS)
+    page.text(meanings(distractors=distractors))
     _forgetting(page, run)
 
 
