@@ -106,7 +106,7 @@ class EvaluationSettings(Settings):
     episodes: Count = 10
     """Episodes whose returns are averaged."""
     seed: Seed = 12_345
-    """Of these episodes; the same for every run, so that seeds of training are compared on the same ones."""
+    """Of these episodes, and none of training; the same for every run, so that agents are compared on the same ones."""
     envs: Count = 1
     """Environments that play them side by side; another number plays other episodes."""
     clip: Literal["gif", "mp4", "none"] = "gif"
