@@ -28,8 +28,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """A row a form: median and least milliseconds of a call, times ours, and items a second if `items` are made by one.
 
-    Stops after `rounds`, or when `seconds` are up, but never before three rounds. `time.process_time` as the clock counts
-    what the processor spends on this process: on a busy machine, with one thread, that is steadier than what passes.
+    Stops after `rounds`, or when `seconds` are up, but never before three rounds. `time.process_time` as the clock
+    counts what the processor spends on this process: on a busy machine, with one thread, that is steadier.
     """
     times: dict[str, list[float]] = {name: [] for name in forms}
     for run in forms.values():
