@@ -20,6 +20,7 @@ RECIPES = {
     "voc_coco": ("openworld_resnet50_voc_coco", "ore_resnet50_voc_coco"),
 }
 """Ours and ORE's; they look for a benchmark in data/ and its name."""
+HELD_OUT = 1000
 
 
 def benchmark_home(tasks: str) -> Path | None:
@@ -50,9 +51,9 @@ def options() -> Options:
     parser.option(
         "--val",
         check.whole(0),
-        "training images of each task that are held out to fit the decision on",
+        f"training images of each task that are held out to fit the decision on (default {HELD_OUT:,}; voc_coco has "
+        "validation images of its own)",
         metavar="N",
-        default=1000,
     )
     parser.flag(
         "--as-published",
@@ -78,8 +79,8 @@ def owod(args: argparse.Namespace) -> int:
         ConfigError: options that do not go together.
         DataError: something of the folders is missing or wrong, or --out holds something.
     """
-    if args.tasks == "s_owodb" and args.lists is not None:
-        raise ConfigError("command line: --lists  s_owodb has no list that is drawn; leave it out")
+    _refuse(args)
+    args.val = HELD_OUT if args.val is None else args.val
     from detection.data.owod.building import Order, build
     from detection.data.owod.counts import OTHER_FILES
 
@@ -99,6 +100,15 @@ def owod(args: argparse.Namespace) -> int:
     for sentence in (*built.notes, *_next(args)):
         print(sentence)
     return 0
+
+
+def _refuse(args: argparse.Namespace) -> None:
+    if args.tasks == "s_owodb" and args.lists is not None:
+        raise ConfigError("command line: --lists  s_owodb has no list that is drawn; leave it out")
+    if args.val is not None and args.tasks == "voc_coco":
+        raise ConfigError("command line: --val  voc_coco has validation images of its own; leave it out")
+    if args.val is not None and args.lists is not None:
+        raise ConfigError("command line: --val  the list in --lists names the images that are held out; leave out one")
 
 
 def show(built: "Built") -> None:
@@ -136,21 +146,27 @@ def _next(args: argparse.Namespace) -> list[str]:
     if args.no_pictures:
         return lines
     ours, theirs = RECIPES[args.tasks]
+    # A recipe needs a file of validation images, though it opens none of them when it fits nothing.
+    unfitted = args.val == 0 and args.tasks != "voc_coco"
+    settings = {} if args.out == benchmark_home(args.tasks) else _paths(args)
+    if unfitted:
+        settings |= {"val": f"{args.out}/test.json"}
     words = ["surnia", "detect", "train", ours]
-    if str(args.out) != f"data/{args.tasks}":
-        words += _paths(args)
-    if args.val == 0 and args.tasks != "voc_coco":
-        words += ["--data.val", f"{args.out}/test.json", "--decision.fit", "none"]
+    words += [word for key, value in settings.items() for word in (f"--data.{key}", value)]
+    words += ["--decision.fit", "none"] if unfitted else []
     return [*lines, f"To train on it ({ours}; as ORE: {theirs}):", "", f"  {shlex.join(words)}"]
 
 
-def _paths(args: argparse.Namespace) -> list[str]:
+def _paths(args: argparse.Namespace) -> dict[str, str]:
+    """Settings of a recipe's data by name, for a benchmark that is not where recipes look for it."""
     from detection.tasks import TaskSet
 
     count = TaskSet.from_file(args.tasks).count
     train = [f"{args.out}/train_{task}.json" for task in range(1, count + 1)]
     test = "test_20_40" if args.tasks == "voc_coco" else "test"
-    values = {"train": f"[{', '.join(train)}]", "val": f"{args.out}/val.json", "test": f"{args.out}/{test}.json"}
-    return [word for key, value in values.items() for word in (f"--data.{key}", value)] + [
-        "--data.images", f"{args.out}/images",
-    ]  # fmt: skip
+    return {
+        "train": f"[{', '.join(train)}]",
+        "val": f"{args.out}/val.json",
+        "test": f"{args.out}/{test}.json",
+        "images": f"{args.out}/images",
+    }

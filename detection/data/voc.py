@@ -156,7 +156,7 @@ def _parse(file: Path) -> _Parsed:
     try:
         raw = read_file(file, limit=MAX_XML, error=DataError, remedy="give its annotation")
     except DataError as error:
-        raise DataError(f"cannot be read ({error})") from error
+        raise DataError(f"cannot be read ({error})" if file.exists() else "is missing") from error
     # In an encoding other than these expat reads the same bytes for the same ASCII characters, so nothing hides.
     if b"\0" in raw:
         raise DataError("is not UTF-8 text")

@@ -164,8 +164,8 @@ def test_our_recipes_use_no_label_of_a_future_class(name):
         (
             "detect train openscenes_small --clustering.loss hing --network resnet18",
             [
-                "command line: --network  network.name must be one of tiny, resnet18_fpn, resnet50_fpn, resnet50_c4, not 'resnet18'"
-                "; did you mean 'resnet18_fpn'?",
+                "command line: --network  network.name must be one of tiny, resnet18_fpn, resnet50_fpn, resnet50_c4, "
+                "not 'resnet18'; did you mean 'resnet18_fpn'?",
                 "command line: --clustering.loss  clustering.loss must be one of none, hinge, infonce, not 'hing'; did "
                 "you mean 'hinge'?",
             ],

@@ -72,6 +72,25 @@ def test_every_stage_from_the_folders_to_the_published_table(home, surnia, monke
     assert "Beside published numbers" in page and "OrthogonalDet" in page
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--out data/s_owodb --val 1", ""),
+        ("--out data/s_owodb --val 0", " --data.val data/s_owodb/test.json --decision.fit none"),
+        (
+            "--out so --val 0",
+            " --data.train '[so/train_1.json, so/train_2.json, so/train_3.json, so/train_4.json]'"
+            " --data.val so/test.json --data.test so/test.json --data.images so/images --decision.fit none",
+        ),
+    ],
+)
+def test_the_command_to_go_on_with_says_each_setting_once(tmp_path, monkeypatch, capsys, given, said):
+    small_releases(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["detect", "data", "owod", "--tasks", "s_owodb", "--coco", "coco", *given.split()]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"  surnia detect train openworld_resnet50_s_owodb{said}"
+
+
 # --- published numbers -----------------------------------------------------------------------------------------------
 
 
@@ -165,6 +184,11 @@ def test_options_of_the_builder_that_do_not_go_together(tmp_path, capsys):
     given = ["--tasks", "s_owodb", "--out", str(tmp_path / "out"), "--lists", str(tmp_path / "lists")]
     assert main(["detect", "data", "owod", *given]) == 2
     assert "--lists  s_owodb has no list that is drawn" in capsys.readouterr().err
+    given[1:2] = ["m_owodb", "--val", "5"]
+    assert main(["detect", "data", "owod", *given]) == 2
+    assert "--val  the list in --lists names the images" in capsys.readouterr().err
+    assert main(["detect", "data", "owod", "--tasks", "voc_coco", "--out", str(tmp_path / "out"), "--val", "5"]) == 2
+    assert "--val  voc_coco has validation images of its own" in capsys.readouterr().err
     assert main(["detect", "data", "owod", "--tasks", "m_owod"]) == 2
     said = capsys.readouterr().err
     assert "did you mean 'm_owodb'?" in said and "--out is missing" in said

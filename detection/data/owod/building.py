@@ -11,7 +11,7 @@ import numpy as np
 
 from detection.data.annotations import AnnotationSet, Indices
 from detection.data.owod.counts import Count
-from detection.data.owod.open_set import OPEN_SETS, open_test_lists, read_list, read_names
+from detection.data.owod.open_set import DRAWN_BY_OBJECTS, OPEN_SETS, open_test_lists, read_list, read_names
 from detection.data.owod.protocols import PROTOCOLS, Protocol, instances, is_voc, showing, test_lists, train_lists
 from detection.data.owod.sources import Sources, find_sources
 from detection.data.owod.writing import PUBLISHED, Writer, stems
@@ -144,23 +144,22 @@ class _Builder:
     def _held_out(self, pool: AnnotationSet, lists: list[Indices]) -> Indices:
         """Images for fitting the decision: those of the given list, or as many of each task, by a hash of their ids."""
         if self.order.lists is not None:
-            chosen = np.unique(read_list(self.order.lists / f"{VAL_LIST}.txt", pool))
-            return self._enough_left(chosen, lists, f"--lists {show_path(self.order.lists)}")
+            file = self.order.lists / f"{VAL_LIST}.txt"
+            remedy = "give the released list, or leave --lists out to draw anew"
+            return self._enough_left(np.unique(read_list(file, pool)), lists, show_path(file), remedy)
         held = np.zeros(0, dtype=np.int64)
         for mine in lists:
             free = np.setdiff1d(mine, held)
             drawn = sorted(free.tolist(), key=lambda i: _key(self.order.seed, pool.images[i].id))
             held = np.union1d(held, np.array(drawn[: self.order.val], dtype=np.int64))
-        return self._enough_left(held, lists, f"--val {self.order.val}")
+        return self._enough_left(held, lists, f"--val {self.order.val}", "hold out fewer with --val")
 
     @staticmethod
-    def _enough_left(held: Indices, lists: list[Indices], what: str) -> Indices:
+    def _enough_left(held: Indices, lists: list[Indices], what: str, remedy: str) -> Indices:
         for task, mine in enumerate(lists, start=1):
             left = len(np.setdiff1d(mine, held))
             if 3 * left < len(mine) or not left:
-                raise DataError(
-                    f"{what} leaves {left:,} of {len(mine):,} images to train task {task} on; hold out fewer with --val"
-                )
+                raise DataError(f"{what} leaves {left:,} of {len(mine):,} images to train task {task} on; {remedy}")
         return held
 
     def _count_train(
@@ -227,7 +226,8 @@ class _Builder:
         found = open_test_lists(raw, seed=self.order.seed, lists=self.order.lists)
         for name, images in found.items():
             told = self.published["test"][name]
-            self.built.counts.append(Count(f"images, {name}", told, len(images), len(images)))
+            by_lot = self.order.lists is None and name in DRAWN_BY_OBJECTS
+            self.built.counts.append(Count(f"images, {name}", told, len(images), len(images), by_lot=by_lot))
             self.writer.annotations(name, pool, images)
             if self.order.as_published:
                 listed = name if name == "test" else f"voc_coco_{name.removeprefix('test_')}_test"

@@ -51,6 +51,8 @@ OPEN_SETS = (
     OpenSet("test_20_80", 80, 15_000, first=24_000),
     *(OpenSet(f"test_{count}", 80, count) for count in (2_500, 5_000, 10_000, 20_000)),
 )
+DRAWN_BY_OBJECTS = frozenset(one.name for one in OPEN_SETS if one.first is not None)
+"""How many images these have is a matter of the draw, unless more than enough are left."""
 
 
 def open_test_lists(pool: AnnotationSet, *, seed: int, lists: Path | None) -> dict[str, Indices]:
@@ -116,4 +118,6 @@ def read_list(file: Path, pool: AnnotationSet) -> Indices:
             f"{show_path(file)} names {len(strangers):,} images that are not among those of the given folders, "
             f"{shown(strangers[0])} for one; {_REMEDY}"
         )
+    if not names:
+        raise DataError(f"{show_path(file)} names no image; {_REMEDY}")
     return np.array([place[name] for name in names], dtype=np.int64)

@@ -1,7 +1,6 @@
 """The files of a built benchmark, in a folder that is not there yet."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -67,7 +66,7 @@ class Writer:
         self.hashes[name] = files.write_new(self.folder / name, chunks).sha256
 
     def _look_for(self, chosen: AnnotationSet, pictures: dict[str, Path]) -> None:
-        for part, names in _by_part(chosen):
+        for part, names in _by_part(chosen).items():
             folder = pictures[part]
             if folder not in self._listings:
                 self._listings[folder] = set(os.listdir(folder))  # much quicker than asking for each file
@@ -85,9 +84,9 @@ def stems(pool: AnnotationSet, images: Indices) -> list[str]:
     return [PurePosixPath(pool.images[i].file_name).stem for i in images.tolist()]
 
 
-def _by_part(chosen: AnnotationSet) -> Iterator[tuple[str, set[str]]]:
+def _by_part(chosen: AnnotationSet) -> dict[str, set[str]]:
     names = dict[str, set[str]]()
     for image in chosen.images:
         part, _, name = image.file_name.partition("/")
         names.setdefault(part, set()).add(name)
-    yield from names.items()
+    return names

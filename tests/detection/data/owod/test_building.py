@@ -209,6 +209,14 @@ def test_published_validation_images_can_be_given(order, tmp_path):
     (tmp_path / "lists" / "all_task_val.txt").write_text("000005\n999999\n")
     with pytest.raises(DataError, match="names 1 images that are not among those of the given folders, '999999'"):
         build(order(lists=tmp_path / "lists", out=tmp_path / "other"))
+    (tmp_path / "lists" / "all_task_val.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"all_task_val\.txt names no image; give the folder of the released lists"):
+        build(order(lists=tmp_path / "lists", out=tmp_path / "other"))
+    (tmp_path / "lists" / "all_task_val.txt").write_text("000000000025\n000000000042\n000000000049\n")
+    with pytest.raises(
+        DataError, match=r"all_task_val\.txt leaves 0 of 3 images to train task 3 on; give the released"
+    ):
+        build(order(lists=tmp_path / "lists", out=tmp_path / "other"))
 
 
 # --- S-OWODB and VOC-COCO --------------------------------------------------------------------------------------------
@@ -285,6 +293,10 @@ def test_voc_coco_takes_the_published_lists(order, tmp_path):
     listed = names(read_coco(built.folder / "test_20_40.json"))
     assert listed == ["voc2007/000139.jpg", "train2017/000000000061.jpg"]
     assert not any("drawn anew" in note for note in built.notes)
+    assert counts(built)["images, test_20_60"].why == "other files"
+    drawn = counts(build(order("voc_coco", out=tmp_path / "drawn")))
+    assert drawn["images, test_20_60"].why == "drawn anew, by lot"
+    assert drawn["images, test_2500"].why == drawn["images, test"].why == "other files"
 
 
 # --- what can go wrong -----------------------------------------------------------------------------------------------
@@ -351,7 +363,7 @@ def test_broken_annotations_are_told_by_file_and_id(order, tmp_path):
     (voc / "VOC2007" / "Annotations" / "000005.xml").write_text("<annotation>")
     (voc / "VOC2012" / "Annotations" / "2008_000002.xml").unlink()
     said = refused(order(voc=voc, coco=coco))
-    assert "000005.xml is not XML" in said and "2008_000002.xml cannot be read" in said
+    assert "000005.xml is not XML" in said and "2008_000002.xml is missing" in said
 
 
 def test_an_image_that_a_list_names_twice_is_told(order, tmp_path):
