@@ -149,9 +149,9 @@ def _batches(
             results.bad.append((str(path), str(error)))
             print(f"skipped: {error}", file=sys.stderr)
             if len(results.bad) > args.bad_images:
+                many = f"{len(results.bad)} images" if len(results.bad) > 1 else "1 image"
                 raise DataError(
-                    f"{len(results.bad)} images cannot be read, more than --bad-images {args.bad_images} allows; the "
-                    f"last: {error}"
+                    f"{many} cannot be read, more than --bad-images {args.bad_images} allows; the last: {error}"
                 ) from error
         if len(batch) == args.batch_size:
             yield batch

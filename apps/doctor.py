@@ -229,7 +229,7 @@ def _say_broken(console: Console, finding: Finding) -> None:
         console.print(escape(reason))
     if len(finding.broken) > SHOWN:
         console.print(f"... and {len(finding.broken) - SHOWN} more broken images.")
-    if finding.broken:
+    if finding.broken and (finding.annotated is None or finding.annotated.tasks is None):
         console.print("Pretraining names, counts and skips broken images, up to data.bad_images of them.")
     for sentence in [*finding.problems, *finding.notes]:
         console.print(escape(sentence))
