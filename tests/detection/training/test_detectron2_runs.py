@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import warnings
 
@@ -169,3 +170,13 @@ def test_the_commands_take_such_runs(tmp_path, drawn, monkeypatch, capsys):
     (alone,) = detector.predict("set/images/test_0.png")
     together = detector.predict([f"set/images/test_{i}.png" for i in range(3)])
     assert torch.equal(alone.labels, together[0].labels)
+
+    photos = draw_set(tmp_path / "photos", seed=9)
+    words = ["--out", "unknowns", "--groups", "2", "--posterior", "0", "--per-image", "6", "--score", "0"]
+    assert main(["detect", "unknowns", "runs/d2", str(photos / "images"), *words]) == 0
+    names = tmp_path / "unknowns/names.yaml"
+    names.write_text(re.sub(r"name:$", "name: thing", names.read_text(), count=1, flags=re.MULTILINE))
+    steps = ["--later.steps", "2", "--finetune.steps", "1"]
+    assert main(["detect", "learn", "runs/d2", str(names), "--run", "runs/further", *steps]) == 0
+    further = OpenWorldDetector.load("runs/further")
+    assert further.known == (*TASKS.known(1), "thing") and isinstance(further.engine, OpenWorldRCNN)
