@@ -46,9 +46,11 @@ def fit(module: StageModule, callbacks: list[pl.Callback], start: Path | None, l
     Raises:
         SurniaError: the losses are not finite, or the checkpoint cannot be read.
     """
-    several = world_size() > 1
-    if several and comm._LOCAL_PROCESS_GROUP is None:
-        comm.create_local_process_group(processes_here(module.recipe.devices))
+    if world_size() > 1:
+        if comm._LOCAL_PROCESS_GROUP is None:  # detectron2's `launch` would have made it, and it has no public question
+            comm.create_local_process_group(processes_here(module.recipe.devices))
+        if module.recipe.network.norm == "batch":  # else a process's few images would be normalised among themselves
+            nn.SyncBatchNorm.convert_sync_batchnorm(module.engine)
     with _silenced():
         trainer = StageTrainer(module, callbacks, logger)
         if start is not None:
