@@ -22,6 +22,7 @@ class PublishedRow:
         method: its name.
         source: where it is published.
         seen: where the numbers were read: "table", "thread", "summary" or "memory".
+        from_memory: metrics that are from memory although `seen` says otherwise of the row.
         evaluator: mode, ap, list, score_floor, per_image and note; None for what is not stated.
         by_task: metrics by task, from 1, under the evaluator's names; fractions, and counts for `a_ose`.
     """
@@ -29,6 +30,7 @@ class PublishedRow:
     method: str
     source: str
     seen: str
+    from_memory: tuple[str, ...]
     evaluator: dict[str, Any]
     by_task: dict[int, dict[str, float]]
 
@@ -58,6 +60,7 @@ def published_rows(benchmark: str) -> list[PublishedRow]:
             row["method"],
             row["source"],
             row["seen"],
+            tuple(row.get("from_memory", ())),
             evaluators[row["evaluator"]],
             {int(task): _as_fractions(values) for task, values in row["by_task"].items()},
         )

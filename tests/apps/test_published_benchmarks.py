@@ -102,6 +102,8 @@ def test_every_published_row_says_where_it_is_from_and_how_it_was_measured():
         for row in rows:
             assert row.source and row.seen in {"table", "thread", "summary", "memory"}
             assert set(row.evaluator) == {"mode", "ap", "list", "score_floor", "per_image", "note"}
+            metrics = {key for values in row.by_task.values() for key in values}
+            assert set(row.from_memory) < metrics and not (row.from_memory and row.seen == "memory")
             assert set(row.by_task) <= set(range(1, tasks.count + 1))
             for values in row.by_task.values():
                 assert set(values) <= {"map_previous", "map_current", "map_both", "u_recall", "u_ap", "wi", "a_ose"}
@@ -149,6 +151,8 @@ def test_a_run_measured_as_ore_bears_its_letter():
     assert any(line.startswith(f"{letters['ORE']}: ") and "suppression at .4" in line for line in beside.legend)
     assert letters["OW-DETR"] == letters["PROB"] != letters["ORE"] != letters["RandBox"]
     assert "Faster R-CNN ?" in cells, "from memory"
+    assert cells["PROB"][4:8] == ["19.4", "–", "0.0569 ?", "5,195 ?"], "two metrics of a row from memory"
+    assert cells["RandBox"][6:8] == ["0.0240", "4,498"]
     of_task_3 = in_words(next(row for row in published_rows("m_owodb") if row.method == "ORE").evaluator, 3)
     assert "at most 100 detections an image" in of_task_3
 

@@ -35,6 +35,7 @@ class Row:
         values: metrics under the evaluator's names; fractions, and counts for `a_ose`.
         setting: how it was measured, in words; rows with the same were measured alike.
         note: what else is known about the published row's.
+        unsure: metrics that get a question mark each.
         ours: it is a run, not published.
     """
 
@@ -42,6 +43,7 @@ class Row:
     values: dict[str, Any]
     setting: str
     note: str = ""
+    unsure: tuple[str, ...] = ()
     ours: bool = False
 
 
@@ -64,10 +66,7 @@ class Beside:
 
     @property
     def cells(self) -> list[list[str]]:
-        return [
-            [row.label, *(_shown(key, row.values.get(key)) for _, key in COLUMNS), self.settings[row.setting]]
-            for row in self.rows
-        ]
+        return [[row.label, *(_cell(row, key) for _, key in COLUMNS), self.settings[row.setting]] for row in self.rows]
 
     @property
     def legend(self) -> list[str]:
@@ -129,7 +128,7 @@ def published_beside(benchmark: str, task: int, ours: Sequence[Row]) -> Beside:
     theirs = [
         Row(
             f"{row.method}{' ?' if row.seen in _UNSURE else ''}", row.by_task[task], in_words(row.evaluator, task),
-            row.evaluator["note"] or "",
+            row.evaluator["note"] or "", unsure=row.from_memory,
         )
         for row in found
     ]  # fmt: skip
@@ -177,6 +176,11 @@ def write_published(page: Page, run: DetectionRun) -> None:
         beside = published_beside(benchmark, done["task"], rows_of_run(run, done["task"], "this run"))
         page.subheading(f"After task {done['task']}")
         page.table(beside.header, beside.cells, note="Measured as " + "; ".join(beside.legend) + ".")
+
+
+def _cell(row: Row, key: str) -> str:
+    shown = _shown(key, row.values.get(key))
+    return f"{shown} ?" if key in row.unsure and row.values.get(key) is not None else shown
 
 
 def _shown(key: str, value: float | None) -> str:

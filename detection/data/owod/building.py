@@ -15,7 +15,7 @@ from detection.data.owod.open_set import DRAWN_BY_OBJECTS, OPEN_SETS, open_test_
 from detection.data.owod.protocols import PROTOCOLS, Protocol, instances, is_voc, showing, test_lists, train_lists
 from detection.data.owod.sources import Sources, find_sources
 from detection.data.owod.writing import PUBLISHED, Writer, stems
-from detection.data.problems import Problems
+from detection.data.problems import Problems, shown
 from detection.data.validation import clean
 from detection.published import published_counts
 from detection.tasks import TaskSet
@@ -262,11 +262,27 @@ class _Builder:
         missing = sorted(set(self.tasks.classes) - {raw.categories[i] for i in np.unique(raw.box_category).tolist()})
         if len(missing) == len(self.tasks.classes):
             raise DataError(f"{raw.source}: no class of {self.tasks.name} is annotated; give the folders as released")
+        self._tell_of_strangers(raw, role)
         pool = clean(raw, Problems())
         left_out = len(raw.boxes) - len(pool.boxes)
         if left_out:
             self.built.notes.append(f"Left out for want of area: {left_out:,} of {len(raw.boxes):,} boxes ({role}).")
         return raw, pool
+
+    def _tell_of_strangers(self, raw: AnnotationSet, role: str) -> None:
+        """A misspelt class would be no more than an unlabelled object in training."""
+        known = TaskSet.from_file("m_owodb").classes  # all 80, of whatever benchmark
+        boxes = np.bincount(raw.box_category, minlength=len(raw.categories)).tolist()
+        strange = [
+            f"{shown(name)} ({count:,})"
+            for name, count in zip(raw.categories, boxes, strict=True)
+            if count and name not in known
+        ]
+        if strange:
+            self.built.notes.append(
+                f"Objects of classes that neither Pascal VOC nor COCO has ({role}): {', '.join(strange)}; they are "
+                "unlabelled in training and unknown in tests."
+            )
 
     def _published(self, key: str, task: int) -> int | None:
         told = self.published.get(key)

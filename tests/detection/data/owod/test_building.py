@@ -373,6 +373,15 @@ def test_an_image_that_a_list_names_twice_is_told(order, tmp_path):
     assert any("000139 is listed again; it is read once" in note for note in built.notes)
 
 
+def test_a_class_that_neither_release_has_is_told(order, tmp_path):
+    voc, coco = small_releases(tmp_path)
+    file = voc / "VOC2007" / "Annotations" / "000005.xml"
+    file.write_text(file.read_text().replace("person", "persn"))
+    (note,) = [note for note in build(order(voc=voc, coco=coco)).notes if "classes" in note]
+    assert note.startswith("Objects of classes that neither Pascal VOC nor COCO has (train): 'persn' (1); they are")
+    assert not [note for note in build(order(out=tmp_path / "right")).notes if "classes" in note]
+
+
 def test_too_many_held_out(order):
     assert "--val 1000 leaves 0 of 6 images to train task 1 on; hold out fewer with --val" in refused(order(val=1000))
 
