@@ -94,11 +94,15 @@ def read(
     """Annotations, detections, variants of the evaluator that they need, and what a person should know about them.
 
     Raises:
+        ConfigError: one file of a folder that has one a class.
         DataError: what is wrong in the files.
     """
     from detection.evaluation import DetectionArrays, GroundTruth
 
     if not args.detections.is_dir():
+        if args.detections.suffix == ".txt":
+            folder = args.detections.parent
+            raise ConfigError(f"command line: --detections  {args.detections} has one class; give its folder, {folder}")
         return GroundTruth.from_coco(args.gt), DetectionArrays.from_results(args.detections), {}, []
     from detection.data.categories import with_categories
     from detection.data.coco import read_coco

@@ -106,8 +106,8 @@ def _class_files(folder: Path, tasks: TaskSet) -> dict[str, Path]:
         hint = did_you_mean(strange[0], [*tasks.classes, UNKNOWN_NAME])
         others = f" (and {len(strange) - 1} more like it)" if len(strange) > 1 else ""
         raise DataError(
-            f"{show_path(folder / strange[0])}.txt{others} is of no class of {tasks.name}{hint}; take it out, or name "
-            "the task set that the run was of with --tasks"
+            f"{show_path(folder / strange[0])}.txt{others} is of no class of {tasks.name}: take it out, or name the "
+            f"task set that the run was of with --tasks{hint}"
         )
     if not found:
         raise DataError(f"{show_path(folder)} has no detections in Pascal VOC's form; {_REMEDY}")

@@ -123,6 +123,10 @@ def test_files_of_classes_in_both_modes(files, capsys):
     # Found once each time it is listed, but matchable once: 1 of 2 cats; of unknown ones 1 of 3 (fox once, dog twice).
     assert results["ore"]["recall_per_class"]["cat"] == pytest.approx(1 / 2)
     assert results["ore"]["u_recall"] == pytest.approx(1 / 3)
+    given[given.index("--detections") + 1] = str(folder / "cat.txt")
+    with pytest.raises(ConfigError, match=r"cat\.txt has one class; give its folder, .*pascal_voc_eval"):
+        score(options().read(given))
+    given[given.index("--detections") + 1] = str(folder)
     (files / "list.txt").write_text("1\n2\n1\n1\n")
     assert score(options().read([*given, "--mode", "ore", "--image-list", str(files / "list.txt")])) == 0
     assert "do not have each image as often as --image-list does" in capsys.readouterr().out
