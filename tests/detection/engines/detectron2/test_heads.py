@@ -222,6 +222,22 @@ def test_an_images_detections_do_not_depend_on_its_batch(small_cfg, kind):
     assert any((found.pred_classes == 3).any() for found in together)  # unknown
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_without_proposals_has_no_detections(small_cfg, kind):
+    heads = build_model(small_cfg(kind)).roi_heads.eval()
+    width = 16 if kind == "fpn" else 1024
+    names = ("p2", "p3", "p4", "p5") if kind == "fpn" else ("res4",)
+    features = {name: torch.rand(2, width, 16, 16) for name in names}
+    none = Instances((64, 64), proposal_boxes=Boxes(torch.zeros(0, 4)), objectness_logits=torch.zeros(0))
+    some = Instances(
+        (64, 64), proposal_boxes=Boxes(torch.tensor([[4.0, 4.0, 40.0, 40.0]])), objectness_logits=torch.ones(1)
+    )  # fmt: skip
+    with torch.no_grad():
+        for proposals in ([none, none], [none, some]):
+            found, losses = heads(None, features, proposals)
+            assert len(found[0]) == 0 and len(found[1]) <= 1 and losses == {}
+
+
 def fit(model):
     """A decision by which about half of all regions are unknown, on logits that say something."""
     engine, images = OpenWorldRCNN.around(model, min_size=64, max_size=96), small_batch(3)[0]
