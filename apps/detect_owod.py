@@ -140,7 +140,7 @@ def _next(args: argparse.Namespace) -> list[str]:
             "To score an old run as its evaluator did:",
             "",
             "  " + shlex.join(["surnia", "detect", "score", "--mode", "ore", "--tasks", args.tasks, *words])
-            + " --detections DIR --task N",
+            + f" --detections DIR --task {'1' if args.tasks == 'voc_coco' else 'N'}",
             "",
         ]  # fmt: skip
     if args.no_pictures:
