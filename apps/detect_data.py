@@ -66,7 +66,7 @@ def openscenes(args: argparse.Namespace) -> int:
         backgrounds=args.backgrounds,
         workers=args.workers,
     )
-    print(describe(made))
+    print(describe(made.manifest["statistics"]))
     print(f"\n{LEGEND}")
     print(f"\n{made.tasks.name}, {args.size}, seed {args.seed}, is in {made.folder}")
     print(f"hash {made.manifest['hash']}")

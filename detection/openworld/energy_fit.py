@@ -8,8 +8,10 @@ from scipy.optimize import isotonic_regression
 from scipy.stats import mannwhitneyu
 
 from detection.openworld.density import Density, Values, fit_density
-from detection.openworld.energy_scorer import GRID, Score
+from detection.openworld.settings import Score
 
+GRID = 1024
+"""Points at which a fitted decision is kept."""
 FEWEST = 20
 """Samples below which no density is fitted."""
 

@@ -6,23 +6,17 @@ log-ratio with an explicit prior, made monotone: two free Weibull densities cros
 known region, far out where both are nearly zero, must not become unknown.
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from detection.openworld.counting import packed, unpacked
+from detection.openworld.energy_fit import GRID, FitReport, fit_decision
+from detection.openworld.settings import Score
 from detection.structures import BACKGROUND, FIRST_KNOWN
 from sslcore.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from detection.openworld.energy_fit import FitReport
-
-Score = Literal["energy", "max_probability", "foreground"]
-
-GRID = 1024
-"""Points at which the fitted decision is kept."""
 
 
 class EnergyScorer(nn.Module):
@@ -53,7 +47,7 @@ class EnergyScorer(nn.Module):
         self.score, self.temperature, self.prior = score, temperature, prior
         self.register_buffer("energies", torch.linspace(0, 1, GRID))
         self.register_buffer("log_ratio", torch.zeros(GRID))
-        self.report: "FitReport | None" = None
+        self.report: FitReport | None = None
         self._summary: dict[str, Any] = {}
 
     @property
@@ -98,7 +92,7 @@ class EnergyScorer(nn.Module):
         return torch.lerp(self.log_ratio[below], self.log_ratio[below + 1], place - below).sigmoid()
 
     @torch.no_grad()
-    def fit(self, known: Float[Tensor, " n"], unknown: Float[Tensor, " m"], *, source: str) -> "FitReport":
+    def fit(self, known: Float[Tensor, " n"], unknown: Float[Tensor, " m"], *, source: str) -> FitReport:
         """Fit the densities of the evidence of known and of unknown regions, and with them the decision.
 
         Whatever the samples are, the posterior is a number afterwards or nothing is fitted, and the report says so.
@@ -108,8 +102,6 @@ class EnergyScorer(nn.Module):
             source: where the unknown regions come from, for the report.
         """
         # scipy takes half a second to import, and inference needs nothing of it.
-        from detection.openworld.energy_fit import fit_decision
-
         report = fit_decision(
             *(x.detach().double().cpu().numpy() for x in (known, unknown)),
             prior=self.prior,

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from sslcore.settings import Count, Fraction, NonNegative, Positive, Settings, Whole
 
+Score = Literal["energy", "max_probability", "foreground"]
+
 
 class UnknownSettings(Settings):
     """Which background proposals are labelled unknown in training (ORE, section 4.2)."""
@@ -49,7 +51,7 @@ class ClusteringSettings(Settings):
 class DecisionSettings(Settings):
     """What makes a detection unknown at inference, and what is kept."""
 
-    score: Literal["energy", "max_probability", "foreground"] = "energy"
+    score: Score = "energy"
     """What the two densities are fitted on: free energy, the greatest known probability, or 1 - p(background)."""
     fit: Literal["known", "oracle", "none"] = "known"
     """known: no label of a future class is used; oracle: ORE's leak, labels of future classes on validation images;

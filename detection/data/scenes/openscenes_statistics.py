@@ -3,12 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from detection.tasks import TaskSet
-
-if TYPE_CHECKING:
-    from detection.data.scenes.openscenes import OpenScenes
 
 SIDES = (0, 16, 24, 32, 48, 64, 96, 128, 192)
 """Edges of the histogram of box sizes, sqrt(w * h) in pixels; the last bin is open."""
@@ -102,9 +99,8 @@ def _mean(values: Iterable[float]) -> float:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def describe(made: "OpenScenes") -> str:
-    """Parts and classes of OpenScenes as two tables of plain text."""
-    statistics = made.manifest["statistics"]
+def describe(statistics: Mapping[str, Any]) -> str:
+    """Parts and classes, as `count_all` counted them, in two tables of plain text."""
     return "\n\n".join([_parts_table(statistics["parts"]), _classes_table(statistics["classes"])])
 
 

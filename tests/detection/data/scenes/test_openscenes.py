@@ -277,7 +277,7 @@ def test_box_sides_are_put_into_bins_by_the_root_of_their_area():
 
 
 def test_the_description_has_a_line_for_every_part_and_every_class(made):
-    lines = describe(made).splitlines()
+    lines = describe(made.manifest["statistics"]).splitlines()
     assert [line.split()[0] for line in lines[2:8]] == PARTS
     assert "25%" in lines[3]
     assert {line.split()[1] for line in lines[11:]} == {*made.tasks.classes, *kenney.TABLE[kenney.FAR]}
