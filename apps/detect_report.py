@@ -31,13 +31,16 @@ def report(args: argparse.Namespace) -> int:
     """Print a table for each task, and write the pages.
 
     Raises:
-        ConfigError: runs of different benchmarks.
+        ConfigError: a folder that is no run, or runs of different benchmarks.
         CheckpointError, DataError: a run or a file that cannot be used.
     """
     from apps.report.detection import write_detection_report
     from apps.report.detection.published import NOT_COMPARABLE, Row, not_the_benchmark, published_beside
     from apps.report.detection.run import DetectionRun
 
+    for place in args.run:
+        if place.is_dir() and not any((place / name).is_file() for name in ("recipe.yaml", "results.json")):
+            raise ConfigError(f"command line: RUN  {place} is no run of surnia detect train: it has no recipe.yaml")
     rows = dict[int, list[Row]]()
     found = dict[str, str | None]()
     images = list[int]()

@@ -183,6 +183,16 @@ def test_files_that_cannot_stand_together(tmp_path, monkeypatch, capsys, content
     assert "Traceback" not in told.err
 
 
+def test_a_folder_that_is_no_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert main(["detect", "report", "runs"]) == 2
+    assert "RUN  runs is no run of surnia detect train: it has no recipe.yaml" in capsys.readouterr().err
+    (tmp_path / "runs" / "recipe.yaml").write_text("tasks: 1\n")
+    assert main(["detect", "report", "runs"]) > 2
+    assert "no task of runs has been evaluated yet; finish the run" in capsys.readouterr().err
+
+
 def test_options_of_the_builder_that_do_not_go_together(tmp_path, capsys):
     (tmp_path / "lists").mkdir()
     given = ["--tasks", "s_owodb", "--out", str(tmp_path / "out"), "--lists", str(tmp_path / "lists")]
