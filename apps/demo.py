@@ -2,46 +2,27 @@
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
 
 from apps import demo_detection as detection
 from apps.demo_control import Acting, add_control, score_table
-from apps.demo_page import NEIGHBOURS, add_commands, add_detection, next_commands, pretraining_page
+from apps.demo_features import Scores, as_array, evaluate
+from apps.demo_page import add_commands, add_detection, next_commands, pretraining_page
 from apps.recipe_files import shipped_file
 from apps.recipes import load_recipe
 from apps.report.detection import write_detection_report
-from detection.data.scenes import CropSet, cache_folder, make_crops
+from detection.data.scenes import cache_folder, make_crops
 from sslcore.errors import ConfigError
-from sslcore.nn import build_backbone
-from sslcore.pretrain.data import ImageArray, iterate_eval
-from sslcore.pretrain.probes.features import embed
-from sslcore.pretrain.probes.knn import knn_accuracy
-from sslcore.pretrain.probes.linear import linear_probe
 from sslcore.pretrain.recipe import Recipe
-from sslcore.pretrain.run import Outcome, pretrain
+from sslcore.pretrain.run import pretrain
 from sslcore.storage import RunDirectory, read_run
 
 TRAIN, TEST = 12_000, 2_500
-PENALTIES = (1.0, 0.1, 0.01, 1e-3)  # the full search would take longer than the demo has
 STAGES = 9
-
-
-@dataclass
-class Scores:
-    """What one kind of features is worth on crops of drawings and photographs that were never trained on."""
-
-    name: str
-    knn: float
-    linear: float
-    train: Tensor
-    test: Tensor
 
 
 class Stopped(Exception):
@@ -222,41 +203,3 @@ def idle_cores(seconds: float = 0.5) -> int:
 def _idle_time() -> int:
     """Of all cores together, in ticks of the kernel's clock."""
     return int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[4])
-
-
-def as_array(crops: CropSet) -> ImageArray:
-    return ImageArray(
-        images=torch.from_numpy(crops.images),
-        labels=torch.from_numpy(crops.labels),
-        classes=crops.classes,
-        name="crops",
-    )
-
-
-def evaluate(outcome: Outcome, train: ImageArray, test: ImageArray, recipe: Recipe) -> list[Scores]:
-    """kNN and linear accuracy of three kinds of features; the random network is the one that training started from."""
-    torch.manual_seed(recipe.seed)
-    untrained = build_backbone(
-        recipe.backbone.name, stem=recipe.backbone.stem, width=recipe.backbone.width, in_channels=train.channels
-    )
-    networks = {
-        "raw pixels": nn.Flatten(),
-        "random network": untrained,
-        f"pretrained ({recipe.method.name})": outcome.module.method.encoder,
-    }
-    scores = []
-    for name, network in networks.items():
-        train_features, train_labels = features_of(network, train, outcome)
-        test_features, test_labels = features_of(network, test, outcome)
-        split = (train_features, train_labels, test_features, test_labels)
-        knn = knn_accuracy(*split, k=NEIGHBOURS, temperature=0.07, classes=len(train.classes))
-        linear = linear_probe(*split, classes=len(train.classes), seed=recipe.seed, penalties=PENALTIES, iterations=100)
-        scores.append(Scores(name, knn, linear.top1, train_features, test_features))
-    return scores
-
-
-def features_of(network: nn.Module, images: ImageArray, outcome: Outcome) -> tuple[Tensor, Tensor]:
-    view, device = outcome.module.eval_view, next(outcome.module.parameters()).device
-    features, labels, _ = embed(network.to(device), iterate_eval(images, view, batch_size=500, device=device), device)
-    assert labels is not None  # crops have them
-    return features, labels

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,6 +9,7 @@ from sklearn.manifold import TSNE
 from torch import nn
 
 from apps.demo_detection import DETECTION, UNKNOWNS, Found, FoundGroups
+from apps.demo_features import NEIGHBOURS, Scores
 from apps.pretrain import training_section
 from apps.report import Page
 from apps.report.detection.progress import write_progress
@@ -25,10 +25,6 @@ from sslcore.pretrain.recipe import Recipe
 from sslcore.pretrain.run import Outcome
 from sslcore.storage import read_image
 
-if TYPE_CHECKING:
-    from apps.demo import Scores
-
-NEIGHBOURS = 20  # that vote
 NEIGHBOURS_SHOWN = 8  # in a row
 CROPS_SHOWN, CROP_SIDE = 12, 96
 ROWS = (
@@ -47,7 +43,7 @@ def pretraining_page(
     run_dir: Path,
     recipe: Recipe,
     outcome: Outcome,
-    scores: "list[Scores]",
+    scores: list[Scores],
     train: CropSet,
     test: CropSet,
     command: list[str],
@@ -110,7 +106,7 @@ def one_per_class(crops: CropSet, rng: np.random.Generator, count: int) -> np.nd
     return np.array([rng.choice(np.flatnonzero(crops.labels == c)) for c in classes])
 
 
-def neighbour_figure(scores: "Scores", train: CropSet, test: CropSet, queries: np.ndarray) -> tuple[Figure, str]:
+def neighbour_figure(scores: Scores, train: CropSet, test: CropSet, queries: np.ndarray) -> tuple[Figure, str]:
     """The nearest training crops of each query, and how often such neighbours are of the query's class."""
     bank = nn.functional.normalize(scores.train, dim=1)
     nearest = (nn.functional.normalize(scores.test, dim=1) @ bank.t()).topk(NEIGHBOURS_SHOWN).indices.numpy()
@@ -119,7 +115,7 @@ def neighbour_figure(scores: "Scores", train: CropSet, test: CropSet, queries: n
     return figure, f"{scores.name}: of all held-out crops' neighbours {right.mean():.0%} are of the crop's class."
 
 
-def answer(scores: "list[Scores]") -> str:
+def answer(scores: list[Scores]) -> str:
     """Whether pretraining helped, in a sentence that follows from the numbers."""
     pixels, random, pretrained = scores
     better = [s.name for s in (pixels, random) if pretrained.knn > s.knn and pretrained.linear > s.linear]

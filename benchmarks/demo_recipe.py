@@ -11,7 +11,8 @@ import time
 
 import torch
 
-from apps.demo import NEIGHBOURS, TRAIN, as_array, evaluate
+from apps.demo import TRAIN
+from apps.demo_features import NEIGHBOURS, as_array, evaluate
 from apps.recipes import load_recipe
 from detection.data.scenes import make_crops
 from sslcore.pretrain.recipe import Recipe

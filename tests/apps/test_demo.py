@@ -9,7 +9,7 @@ from support.control import small_recipe as acting_recipe
 from support.drawn import draw_set, drawn_recipe, open_drawn
 from support.recipes import small_recipe
 
-from apps import demo, demo_control, demo_detection
+from apps import demo, demo_control, demo_detection, demo_features
 from apps.demo_detection import FoundGroups, Learning, true_names
 from apps.demo_page import add_groups
 from apps.recipe_files import shipped_file
@@ -57,7 +57,7 @@ def small(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "shipped_file", stand_in)
     monkeypatch.setattr(demo, "TRAIN", 96)
     monkeypatch.setattr(demo, "TEST", 96)
-    monkeypatch.setattr(demo, "PENALTIES", (1.0,))
+    monkeypatch.setattr(demo_features, "PENALTIES", (1.0,))
     monkeypatch.setattr(demo, "make_crops", crops)
     monkeypatch.setattr(demo_detection, "make_openscenes", lambda *given, **named: None)
     monkeypatch.setattr(demo_detection, "open_data", lambda settings: data)
