@@ -81,7 +81,9 @@ def _rows_of_file(file: Path) -> tuple[str | None, dict[int, list[Any]]]:
     try:
         result = json.loads(read_file(file, limit=_LIMIT, error=DataError, remedy=remedy))
         missing = [key for key in _KEYS if key not in result]
-        by_task = {int(result["task"]): rows_of_result(result, file.stem)}
+        by_task = {
+            int(result["task"]): rows_of_result(result, file.stem, test=str(result.get("ground_truth_file", "")))
+        }
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{show_path(file)} is no result of surnia detect score; {remedy}") from error
     if missing:

@@ -139,6 +139,18 @@ def test_the_setting_of_a_row_is_the_narrower_of_detector_and_evaluator():
     assert "score floor not stated, detections an image not stated" in strict.setting
 
 
+def test_two_test_sets_of_as_many_images_are_told_apart():
+    measured = result(tasks="voc_coco", images=9_952, image_lines=9_952, score_floor=0.05, per_image=100)
+    ours = [
+        rows_of_result(measured, name, test=f"data/voc_coco/as_published/{name}.json")[0]
+        for name in ("test_20_40", "test_5000", "mine")
+    ]
+    cells = {row[0]: row[-1] for row in published_beside("voc_coco", 1, ours).cells}
+    assert cells["test_20_40 (ore)"] == cells["OpenDet"]
+    assert len({cells["test_20_40 (ore)"], cells["test_5000 (ore)"], cells["mine (ore)"]}) == 3
+    assert "mode ore, AP by area, 9,952 images," in ours[-1].setting
+
+
 def test_a_run_measured_as_ore_bears_its_letter():
     ours = rows_of_result(result(), "mine", floor=0.05, per_image=50)
     beside = published_beside("m_owodb", 1, ours)

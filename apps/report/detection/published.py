@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from apps.report.detection.run import DetectionRun
@@ -85,31 +86,34 @@ def benchmark_of(tasks: TaskSet) -> str | None:
 
 def rows_of_run(run: DetectionRun, task: int, label: str) -> list[Row]:
     """A run after a task, in both modes; none if it has not come so far."""
-    decision = run.recipe.decision
+    decision, test = run.recipe.decision, getattr(run.recipe.data, "test", "")
     return [
         row
         for done in run.done
         if done["task"] == task
         for mode in ("ore", "strict")
         if (measured := done.get(mode)) is not None
-        for row in rows_of_result(measured, label, floor=decision.score_floor, per_image=decision.per_image)
+        for row in rows_of_result(measured, label, test=test, floor=decision.score_floor, per_image=decision.per_image)
     ]
 
 
 def rows_of_result(
-    result: dict[str, Any], label: str, *, floor: float | None = None, per_image: int | None = None
+    result: dict[str, Any], label: str, *, test: str = "", floor: float | None = None, per_image: int | None = None
 ) -> list[Row]:
     """What the evaluator returned, of a run or of anybody's detections; in mode ore with 11-point averages, too.
 
     Args:
         result: as `detection.evaluation.evaluate` gives it.
         label: of the rows.
+        test: the file of the test set. VOC-COCO has several, two of as many images; its name tells which.
         floor, per_image: what the detector cut off before the evaluator did; None where nobody knows.
     """
     floors = [value for value in (floor, result["score_floor"]) if value is not None]
     caps = [value for value in (per_image, result["per_image"]) if value is not None]
     lines, images = result["image_lines"], result["images"]
     listed = f"{images:,} images" if lines == images else f"{lines:,} lines, {images:,} images"
+    if Path(test).stem in _test_sets(result["tasks"]):
+        listed = f"{Path(test).stem}, {listed}"
     facts = {
         "mode": result["mode"], "ap": "area", "list": listed, "score_floor": max(floors, default=None),
         "per_image": min(caps, default=None),
@@ -120,6 +124,11 @@ def rows_of_result(
         setting = in_words({**facts, "ap": "11-point"}, result["task"])
         rows.append(Row(f"{label} (ore, 11-point)", {**result, **coarse}, setting, ours=True))
     return rows
+
+
+def _test_sets(tasks: str) -> set[str]:
+    """Names of a benchmark's test sets if it has several."""
+    return set(published_counts(tasks).get("test", ())) if tasks in benchmarks() else set()
 
 
 def published_beside(benchmark: str, task: int, ours: Sequence[Row]) -> Beside:
