@@ -21,7 +21,8 @@ from rl.training.agents import make_agent, make_envs
 from rl.training.encoders import start_encoder
 from rl.training.recipe import ControlRecipe
 from rl.training.runner import Outcome, choices, control_train
-from sslcore.storage import RunDirectory, write_json
+from sslcore.errors import ConfigError
+from sslcore.storage import RunDirectory, checkpoint_step, list_checkpoints, write_json
 from sslcore.training.resuming import Say
 
 DRY_STEPS = 10
@@ -33,10 +34,13 @@ def run(
     """Train in `run_dir`; returns the process's exit code, 128 + n after signal n."""
     if dry_run:
         return rehearse(recipe)
-    if not resume:
+    if resume:
+        refuse_fewer_steps(recipe, run_dir)
+    else:
         check(recipe)  # before the directory exists: a start that fails leaves nothing behind
     opened = (
-        RunDirectory.open(run_dir, command=command)
+        # With its recipe: a run that is to learn on for longer, and is killed, still knows for how long.
+        RunDirectory.open(run_dir, command=command, recipe=recipe_text)
         if resume
         else RunDirectory.create(run_dir, recipe=recipe_text, command=command, seed=recipe.seed)
     )
@@ -54,6 +58,19 @@ def check(recipe: ControlRecipe) -> None:
         agent = make_agent(recipe, envs)
         if recipe.agent.weights:
             start_encoder(agent, recipe.agent.weights)
+
+
+def refuse_fewer_steps(recipe: ControlRecipe, run_dir: Path) -> None:
+    """Raises:
+    ConfigError: the run, or one of its seeds, is further than the recipe goes: its steps cannot be taken back.
+    """
+    done = max((checkpoint_step(c) for place in seed_runs(run_dir) for c in list_checkpoints(place / "checkpoints")),
+               default=0)  # fmt: skip
+    if recipe.steps < done:
+        raise ConfigError(
+            f"steps: {run_dir} has taken {done} environment steps already, and cannot end at {recipe.steps}; give "
+            f"{done} or more"
+        )
 
 
 # --- one seed --------------------------------------------------------------------------------------------------------

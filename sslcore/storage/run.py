@@ -82,12 +82,15 @@ class RunDirectory:
         return run
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, command: Sequence[str] | None = None) -> Self:
+    def open(
+        cls, path: str | os.PathLike[str], *, command: Sequence[str] | None = None, recipe: str | None = None
+    ) -> Self:
         """Takes up a run where it was left; what a killed predecessor left half-written is cleared.
 
         Args:
             path: the directory.
             command: the command line that resumes it; kept in run.json under "resumed".
+            recipe: the recipe from now on, YAML; None: as it was.
 
         Raises:
             ConfigError: there is no run.
@@ -105,6 +108,8 @@ class RunDirectory:
             run._facts = read_run(path)
             session = {"at": _now(), "command": list(command or ()), **surroundings()}
             run.note(status="running", ended=None, resumed=[*run._facts.get("resumed", ()), session])
+            if recipe is not None:
+                files.write_text(path / _RECIPE, recipe)
         except BaseException:
             run.close()
             raise

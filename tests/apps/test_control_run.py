@@ -158,6 +158,30 @@ def test_it_learns_on(surnia, tmp_path):
     assert "The run was finished already" in out
 
 
+def test_how_long_it_is_to_learn_on_outlasts_an_interruption(surnia, tmp_path, monkeypatch):
+    place = train(tmp_path, steps=80)
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(control_train, "control_train", killed)
+        assert surnia("control", "resume", str(place), "--steps", "160")[0] != 0
+    code, out, _ = surnia("control", "resume", str(place))
+    assert code == 0
+    assert "After 160 environment steps" in out and f"surnia control resume {place} --steps 320" in out
+
+
+def test_steps_that_were_taken_stay(run, surnia):
+    before = (run / "recipe.yaml").read_text()
+    code, _, err = surnia("control", "resume", str(run), "--steps", "160")
+    assert code == 2
+    assert err.endswith(
+        f"steps: {run} has taken 240 environment steps already, and cannot end at 160; give 240 or more\n"
+    )
+    assert (run / "recipe.yaml").read_text() == before
+
+
 def test_a_dry_run_writes_nothing(surnia, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(dump(small_recipe(steps=100_000, seeds=3)))
