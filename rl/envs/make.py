@@ -137,6 +137,8 @@ def _gymnasium(settings: EnvSettings) -> gym.Env:
         raise
     except Exception as error:
         said = " ".join(str(error).split())
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            said += "; install it, or name its folder in PYTHONPATH"
         raise ConfigError(f"environment {settings.name} could not be made: {said or type(error).__name__}") from error
 
 

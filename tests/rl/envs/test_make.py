@@ -64,6 +64,7 @@ def test_the_whole_passes_both_checkers():
     [
         ("surnia/PixelReach-v7", {}, "surnia/PixelReach-v7 could not be made: .*v0"),
         ("Nothing-v0", {}, "Nothing-v0 could not be made"),
+        ("not_here:Mine-v0", {}, "No module named 'not_here'; install it, or name its folder in PYTHONPATH"),
         ("surnia/PixelReach-v0", {"stak": 2}, "no setting 'stak'; did you mean 'stack'"),
         ("surnia/PixelReach-v0", {"stack": 0}, "environment setting stack: .*greater than or equal to 1"),
         ("surnia/PixelReach-v0", {"fast_render": True}, "for tasks of dm_control"),
