@@ -58,6 +58,7 @@ def check(recipe: ControlRecipe) -> None:
         agent = make_agent(recipe, envs)
         if recipe.agent.weights:
             start_encoder(agent, recipe.agent.weights)
+        envs.reset()  # and draws the first picture
 
 
 def refuse_fewer_steps(recipe: ControlRecipe, run_dir: Path) -> None:
