@@ -34,6 +34,11 @@ Status = Literal["running", "finished", "stopped", "failed"]
 
 _LOCK, _RECIPE, _RUN, _METRICS, _CHECKPOINTS = "run.lock", "recipe.yaml", "run.json", "metrics.jsonl", "checkpoints"
 _PACKAGES = ("surnia", "torch", "torchvision", "pytorch-lightning", "numpy", "pillow", "safetensors")
+# Named where they are installed: which of them a result depends on is not known here.
+_PERHAPS = (
+    "scipy", "scikit-learn", "pycocotools", "detectron2", "stable-baselines3", "gymnasium", "dm-control", "mujoco",
+    "av",
+)  # fmt: skip
 _FILE_LIMIT = 1 << 30
 
 
@@ -350,8 +355,9 @@ def _first_facts(command: Sequence[str], seed: int) -> dict[str, Any]:
 
 def surroundings() -> dict[str, Any]:
     """What a result was made with and where: versions, git revision, machine, process; plain values for JSON."""
+    there = {name: version for name in _PERHAPS if (version := _version(name)) is not None}
     return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES} | there,
         "git": _git_revision(), "platform": platform.platform(), "host": platform.node(), "pid": os.getpid(),
         "python": sys.executable,
     }  # fmt: skip

@@ -28,7 +28,7 @@ def test_a_new_run_tells_what_made_it(tmp_path):
         assert facts["command"] == ["surnia", "pretrain"]
         assert facts["seed"] == 3
         assert facts["versions"]["torch"] == torch.__version__.split("+")[0]
-        assert {"python", "torchvision", "pytorch-lightning", "surnia"} <= set(facts["versions"])
+        assert {"python", "torchvision", "pytorch-lightning", "surnia", "scipy"} <= set(facts["versions"])
         assert (run.path / "recipe.yaml").read_text() == "method: simclr\n"
         assert not run.checkpoints.exists()  # the first checkpoint makes it, and not every run has it there
     facts = read_run(tmp_path / "runs" / "a")
