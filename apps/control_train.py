@@ -16,6 +16,7 @@ from apps.measures import duration, memory
 from apps.report.control import REPORT, write_control_report
 from apps.report.control.report import lead
 from apps.report.control.run import RANDOM, ControlRun
+from apps.run_directory import open_run
 from rl.envs.make import drawn_by
 from rl.training.agents import make_agent, make_envs
 from rl.training.encoders import start_encoder
@@ -38,13 +39,7 @@ def run(
         refuse_fewer_steps(recipe, run_dir)
     else:
         check(recipe)  # before the directory exists: a start that fails leaves nothing behind
-    opened = (
-        # With its recipe: a run that is to learn on for longer, and is killed, still knows for how long.
-        RunDirectory.open(run_dir, command=command, recipe=recipe_text)
-        if resume
-        else RunDirectory.create(run_dir, recipe=recipe_text, command=command, seed=recipe.seed)
-    )
-    with opened as directory:
+    with open_run(run_dir, recipe=recipe_text, command=command, seed=recipe.seed, resume=resume) as directory:
         if recipe.seeds > 1:
             return several(recipe, directory)
         outcome = one(recipe, directory, resume=resume)

@@ -15,6 +15,7 @@ from apps.demo_page import add_commands, add_detection, next_commands, pretraini
 from apps.recipe_files import shipped_file
 from apps.recipes import load_recipe
 from apps.report.detection import write_detection_report
+from apps.run_directory import open_run
 from detection.data.scenes import cache_folder, make_crops
 from sslcore.errors import ConfigError
 from sslcore.pretrain.recipe import Recipe
@@ -99,12 +100,9 @@ class Demo:
         self._say(f"composing crops: drawings on photographs (kept in {cache_folder()})")
         train, test = make_crops("train", TRAIN, seed=self.seed), make_crops("test", TEST, seed=self.seed)
         images, held_out = as_array(train), as_array(test)
-        opened = (
-            RunDirectory.open(self.run_dir, command=self.command)
-            if self.resume
-            else RunDirectory.create(self.run_dir, recipe=self.text, command=self.command, seed=self.seed)
-        )
-        with opened as directory:
+        with open_run(
+            self.run_dir, recipe=self.text, command=self.command, seed=self.seed, resume=self.resume, quiet=True
+        ) as directory:
             threads = f"{self.threads} CPU thread{'s' * (self.threads > 1)}"
             self._say(
                 f"pretraining a small backbone on {len(train.images):,} crops, without their labels, on {threads}"

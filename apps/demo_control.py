@@ -12,9 +12,9 @@ from apps.report.control.report import add_clip
 from apps.report.control.run import ControlRun
 from apps.report.control.scores import write_scores
 from apps.report.page import Page
+from apps.run_directory import open_run
 from rl.envs.pixel_reach import STEPS
 from rl.training.recipe import ControlRecipe
-from sslcore.storage import RunDirectory
 
 CONTROL = "control"
 
@@ -44,12 +44,9 @@ class Acting:
         """From beginning to end; (whether a signal stopped it, the exit code)."""
         begun = (self.run_dir / "recipe.yaml").exists()
         command = ["surnia", "control", "train", "demo"]
-        opened = (
-            RunDirectory.open(self.run_dir, command=command)
-            if begun
-            else RunDirectory.create(self.run_dir, recipe=self.text, command=command, seed=self.recipe.seed)
-        )
-        with opened as directory:
+        with open_run(
+            self.run_dir, recipe=self.text, command=command, seed=self.recipe.seed, resume=begun, quiet=True
+        ) as directory:
             outcome = one(self.recipe, directory, resume=begun, say=lambda sentence: None)
         return outcome.stopped, outcome.exit_code
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from apps.recipe_files import shipped_file
 from apps.recipes import load_recipe
+from apps.run_directory import open_run
 from detection.data.annotations import AnnotationSet
 from detection.data.openworld import OpenWorldData, open_data
 from detection.data.scenes.openscenes import make_openscenes
@@ -24,7 +25,6 @@ from detection.training.layout import read_json
 from detection.training.recipe import DetectionRecipe
 from detection.training.runner import detect_train
 from sslcore.errors import DataError
-from sslcore.storage import RunDirectory
 
 DETECTION, UNKNOWNS = "detection", "unknowns"
 LOOKED_AT = 400
@@ -109,12 +109,9 @@ class Learning:
         """Up to the end of a task; (whether a signal stopped it, the exit code)."""
         begun = (self.run_dir / "recipe.yaml").exists()
         command = ["surnia", "detect", "train", "demo", "--network.weights", str(self.demo_dir)]
-        opened = (
-            RunDirectory.open(self.run_dir, command=command)
-            if begun
-            else RunDirectory.create(self.run_dir, recipe=self.text, command=command, seed=self.recipe.seed)
-        )
-        with opened as directory:
+        with open_run(
+            self.run_dir, recipe=self.text, command=command, seed=self.recipe.seed, resume=begun, quiet=True
+        ) as directory:
             outcome = detect_train(
                 self.recipe, directory, data=self.data, resume=begun, until=(task, "evaluate"),
                 say=lambda sentence: None,

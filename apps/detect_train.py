@@ -12,6 +12,7 @@ from rich.table import Table
 
 from apps.measures import duration, memory
 from apps.report.detection.report import write_detection_report
+from apps.run_directory import open_run
 from detection.data.categories import with_categories
 from detection.data.openworld import OpenWorldData, open_data
 from detection.training.model import build_engine
@@ -39,12 +40,7 @@ def run(
     os.environ[RUN_DIR] = str(run_dir)
     if not resume:
         build_engine(recipe, data.tasks.known(1), classes=len(data.tasks.classes))
-    opened = (
-        RunDirectory.open(run_dir, command=command)
-        if resume
-        else RunDirectory.create(run_dir, recipe=recipe_text, command=command, seed=recipe.seed)
-    )
-    with opened as directory:
+    with open_run(run_dir, recipe=recipe_text, command=command, seed=recipe.seed, resume=resume) as directory:
         outcome = go(recipe, directory, data, resume=resume)
     summarise(outcome, run_dir)
     return outcome.exit_code

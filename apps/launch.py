@@ -91,8 +91,6 @@ def launch(training: Training[Any], arguments: Sequence[str]) -> int:
             run_names.refuse_existing(run_dir)
         for note in loaded.notes:
             print(note, file=sys.stderr)
-        if not args.dry_run:
-            print(f"run directory: {run_dir}", file=sys.stderr, flush=True)
     return training.run(
         loaded.recipe,
         run_dir=run_dir,

@@ -9,12 +9,12 @@ from rich.table import Table
 from apps.measures import duration, memory
 from apps.report import Page
 from apps.report.figures import curve
+from apps.run_directory import open_run
 from sslcore.pretrain.build import build
 from sslcore.pretrain.history import History, read_history
 from sslcore.pretrain.loop import Plan, Pretraining
 from sslcore.pretrain.recipe import Recipe
 from sslcore.pretrain.run import Outcome, fit, pretrain
-from sslcore.storage import RunDirectory
 from sslcore.training.lightning import is_first_process
 
 DRY_STEPS = 5
@@ -30,13 +30,7 @@ def run(recipe: Recipe, *, run_dir: Path, recipe_text: str, command: list[str], 
     if not is_first_process():  # takes part, and leaves writing to the first
         return fit(module, Path(os.environ.get(RUN_DIR, run_dir)), resume=resume, quiet=True).exit_code
     os.environ[RUN_DIR] = str(run_dir)
-
-    opened = (
-        RunDirectory.open(run_dir, command=command)
-        if resume
-        else RunDirectory.create(run_dir, recipe=recipe_text, command=command, seed=recipe.seed)
-    )
-    with opened as directory:
+    with open_run(run_dir, recipe=recipe_text, command=command, seed=recipe.seed, resume=resume) as directory:
         outcome = fit(module, directory, resume=resume)
         directory.set_status("stopped" if outcome.stopped else "finished")
         if outcome.steps:

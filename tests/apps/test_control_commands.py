@@ -112,7 +112,7 @@ def test_packages_that_are_missing(surnia, calls, monkeypatch, tmp_path):
 def test_resume_is_train_with_resume(surnia, calls, tmp_path):
     begun(tmp_path / "runs" / "mine")
     code, _, err = surnia("control", "resume", "runs/mine", "--steps", "200000")
-    assert (code, err) == (0, "run directory: runs/mine\n")
+    assert (code, err) == (0, "")
     [(name, (recipe,), given)] = calls
     assert (name, recipe.steps, recipe.agent.batch_size) == ("train", 200_000, 32)
     assert given["resume"] and str(given["run_dir"]) == "runs/mine"

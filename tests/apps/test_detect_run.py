@@ -181,7 +181,7 @@ def test_what_cannot_start_leaves_no_directory(home, surnia):
     (home / "broken.json").write_text('{"images": [], "annotations": [')
     code, _, err = surnia("train", "drawn.yaml", "--run", "runs/none", "--data.test", "broken.json")
     assert code == 3
-    assert err.startswith("broken.json")
+    assert err.startswith("broken.json")  # and names no run directory, for there is none
     assert not (home / "runs" / "none").exists()
 
 
