@@ -1,6 +1,6 @@
 """Frames a second of the whole loop (environment, acting, replay, update), beside stable-baselines3's SAC from pixels.
 
-    python benchmarks/control_loop.py                                # PixelReach, an update a step; some minutes
+    python benchmarks/control_loop.py                                # PixelReach at 42 pixels, an update a step
     python benchmarks/control_loop.py --threads 1 --json result.json
     python benchmarks/control_loop.py --recipe cartpole_swingup --steps 8 --transitions 2000 --seconds 600
 
@@ -35,6 +35,8 @@ from rl.training.recipe import ControlRecipe
 from sslcore.nn import PixelEncoder
 
 Agents = dict[str, Any]
+PICTURES = {"pixelreach": ["--env.options={size: 42}", "--agent.image_size=36"]}
+"""Larger pictures than the recipe's: NatureCNN's kernels do not fit into less than 36 pixels."""
 
 
 class SameEncoder(BaseFeaturesExtractor):
@@ -130,6 +132,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     changes = ["--env.n_envs=1", "--agent.gradient_steps=1", "--agent.storage=cpu", f"--device={options.device}"]
+    changes += PICTURES.get(options.recipe, [])
     recipe, _ = load_recipe(options.recipe, ControlRecipe, changes, folder="control")
     agents = agents_of(recipe, options.transitions)
     for agent in agents.values():
