@@ -143,8 +143,8 @@ def add_detection(page: Page, found: Found) -> None:
         "The pretrained network became the backbone of a Faster R-CNN, which was taught to find "
         f"{_words(run.tasks.current(1))} in scenes of OpenScenes. Objects of later tasks ({_words(later)} are those of "
         "the next) are in its training scenes too, but without a label. What looks like an object and like nothing it "
-        "was taught it calls unknown. All scenes also hold things that no task ever labels, half of them kinds that only "
-        "the test has."
+        "was taught it calls unknown. All scenes also hold things that no task ever labels, half of their kinds in the "
+        "test only."
     )
     write_scenes(page, run, 1, kinds=KINDS[:1] + KINDS[2:])
     page.section("What it called unknown, in groups")
