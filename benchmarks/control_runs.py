@@ -13,13 +13,13 @@ from control_rows import ROWS, TASKS, Task
 from stored import key
 
 from apps.recipes import load_recipe
+from apps.run_directory import open_run
 from rl.envs.steering import steer
 from rl.training.agents import make_envs
 from rl.training.evaluation import play, random_returns
 from rl.training.learning_curve import read_curve
 from rl.training.recipe import ControlRecipe
 from rl.training.runner import control_train
-from sslcore.storage import RunDirectory
 from sslcore.training.machine import pick_device
 
 EVALUATIONS = 16
@@ -85,12 +85,7 @@ class Bench:
         recipe, text = self.recipe(row, seed)
         run = self.folder / "runs" / f"{row}-seed{seed}"
         begun = (run / "recipe.yaml").exists()
-        opened = (
-            RunDirectory.open(run, command=sys.argv)
-            if begun
-            else RunDirectory.create(run, recipe=text, command=sys.argv, seed=seed)
-        )
-        with opened as directory:
+        with open_run(run, recipe=text, command=sys.argv, seed=seed, resume=begun, quiet=True) as directory:
             outcome = control_train(recipe, directory, resume=begun, quiet=True, say=lambda sentence: None)
         if outcome.stopped:
             sys.exit(outcome.exit_code)
@@ -113,8 +108,11 @@ class Bench:
                 returns = random_returns(envs, episodes=episodes, seed=settings.seed)
             else:
                 states = [env.unwrapped for env in envs.envs]  # type: ignore[attr-defined]
-                act = lambda _: np.stack([steer(state) for state in states])  # noqa: E731
-                played = play(act, envs, episodes=episodes, seed=settings.seed)
+
+                def steered(_: np.ndarray) -> np.ndarray:
+                    return np.stack([steer(state) for state in states])
+
+                played = play(steered, envs, episodes=episodes, seed=settings.seed)
                 assert played is not None
                 returns = played.returns
         return {"score": float(returns.mean()), "returns": returns.tolist()}

@@ -12,6 +12,7 @@ import torch
 from openworld_rows import ROWS, TRAININGS, Row, Training
 
 from apps.recipes import load_recipe
+from apps.run_directory import open_run
 from detection.data.annotations import AnnotationSet
 from detection.data.openworld import OpenWorldData, open_data
 from detection.data.scenes.cache import digest
@@ -27,7 +28,7 @@ from sslcore.pretrain.data import ImageArray
 from sslcore.pretrain.recipe import Recipe
 from sslcore.pretrain.run import pretrain
 from sslcore.random import hash_seed, permutation
-from sslcore.storage import RunDirectory, read_run
+from sslcore.storage import read_run
 
 FEW = 0.1
 """Share of the first task's images that the rows with few labels have."""
@@ -130,12 +131,7 @@ class Bench:
         recipe, text = self.recipe(name, seed)
         run = self.run(name, seed)
         begun = (run / "recipe.yaml").exists()
-        opened = (
-            RunDirectory.open(run, command=sys.argv)
-            if begun
-            else RunDirectory.create(run, recipe=text, command=sys.argv, seed=seed)
-        )
-        with opened as directory:
+        with open_run(run, recipe=text, command=sys.argv, seed=seed, resume=begun, quiet=True) as directory:
             if not Layout(run).task(1, "train").exists() and (donor := self._donor(recipe, training, seed)):
                 print(f"{name} {seed}: the first task is that of {donor.name}", flush=True)
                 copy_first_task(donor, run, recipe)
@@ -177,12 +173,7 @@ class Bench:
                 f"--threads={self.arguments.threads}",
             ],
         )  # fmt: skip
-        opened = (
-            RunDirectory.open(run, command=sys.argv)
-            if begun
-            else RunDirectory.create(run, recipe=text, command=sys.argv, seed=seed)
-        )
-        with opened as directory:
+        with open_run(run, recipe=text, command=sys.argv, seed=seed, resume=begun, quiet=True) as directory:
             crops = ImageArray(images=scene_crops(self.data.train(1), seed), name="crops of scenes")
             outcome = pretrain(recipe, directory, images=crops, resume=begun)
             if outcome.stopped:

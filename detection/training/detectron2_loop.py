@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -193,11 +193,12 @@ class AfterStep(HookBase):
     trainer: StageTrainer
 
     def before_train(self) -> None:
-        self.view = _View(self.trainer)
+        # In the place of Lightning's trainer, of which callbacks use no more than a view has.
+        self.view = cast(pl.Trainer, _View(self.trainer))
         if self.trainer.random is not None:  # as late as possible: building all this drew random numbers
             restore_random_state(self.trainer.random)
         for callback in self.trainer.callbacks:
-            callback.on_train_start(self.view, self.trainer.stage)  # type: ignore[arg-type]
+            callback.on_train_start(self.view, self.trainer.stage)
 
     def after_step(self) -> None:
         trainer = self.trainer
@@ -206,14 +207,14 @@ class AfterStep(HookBase):
         model = trainer.model.module if world_size() > 1 else trainer.model
         for callback in trainer.callbacks:
             callback.on_train_batch_end(
-                self.view, trainer.stage, {"terms": model.terms}, trainer.data_loader.last, trainer.iter  # type: ignore[arg-type]
-            )  # fmt: skip
+                self.view, trainer.stage, {"terms": model.terms}, trainer.data_loader.last, trainer.iter
+            )
         if self.view.should_stop:
             raise _StopAsked
 
     def after_train(self) -> None:
         for callback in self.trainer.callbacks:
-            callback.on_train_end(self.view, self.trainer.stage)  # type: ignore[arg-type]
+            callback.on_train_end(self.view, self.trainer.stage)
 
 
 class _View:

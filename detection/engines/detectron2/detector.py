@@ -109,6 +109,9 @@ class OpenWorldRCNN(OpenWorldEngine):
         """The region heads."""
         return self.model.roi_heads
 
+    # Attributes of other engines; here the model holds both already, and a second time they would stand twice in a
+    # checkpoint.
+
     @property
     def head(self) -> OpenWorldHead:  # type: ignore[override]
         """The open-world parts, which the region heads hold."""
