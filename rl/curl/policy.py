@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from jaxtyping import Float, UInt8
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import get_actor_critic_arch
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
@@ -119,6 +120,21 @@ class CURLPolicy(BasePolicy):
             return torch.tanh(mean)
         noise = torch.randn(mean.shape, generator=self.noise).to(mean.device)
         return squashed_sample(mean, log_std, noise)[0]
+
+    def obs_to_tensor(self, observation: Any) -> tuple[PyTorchObs, bool]:
+        """As stable-baselines3's, which `predict` calls, but floats are not taken for bytes.
+
+        Raises:
+            ValueError: it is no array of uint8, or of another shape.
+        """
+        if not isinstance(observation, np.ndarray) or observation.dtype != np.uint8:
+            array = isinstance(observation, np.ndarray)
+            found = f"an array of {observation.dtype}" if array else f"a {type(observation).__name__}"
+            raise ValueError(
+                f"CURL's policy was given {found}, and sees arrays of uint8 from 0 to 255, which it scales itself: "
+                "give observations as the environment returns them"
+            )
+        return super().obs_to_tensor(observation)
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         return self(observation, deterministic)

@@ -7,12 +7,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rl.envs.rendering import choose_renderer
+from rl.envs.doctor import WORKING_PAIR
+from rl.envs.rendering import choose_renderer, chosen_by_the_user
 from sslcore.did_you_mean import did_you_mean
 from sslcore.errors import ConfigError
 
 _UNBOUNDED = 1e10  # what MuJoCo writes for a control without limits
-PAIR = "dm-control==1.0.50 mujoco==3.17.0"  # seen working; the newest of both crash although pip is content
 
 
 class DMControl(gym.Env[np.ndarray, np.ndarray]):
@@ -31,7 +31,7 @@ class DMControl(gym.Env[np.ndarray, np.ndarray]):
         render_mode: "rgb_array", or None: no picture is ever drawn and no OpenGL needed.
 
     Raises:
-        ConfigError: no such task or camera; dm_control or a renderer is missing.
+        ConfigError: no such task or camera; dm_control or a renderer is missing, or dm_control and mujoco do not fit.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -51,7 +51,10 @@ class DMControl(gym.Env[np.ndarray, np.ndarray]):
         domain, name = _find_task(task, suite.ALL_TASKS)
         self.name, self.size, self.camera, self.render_mode = f"{domain}-{name}", size, camera, render_mode
         self._random = np.random.RandomState()
-        self._env = suite.load(domain, name, task_kwargs={"random": self._random})
+        try:
+            self._env = suite.load(domain, name, task_kwargs={"random": self._random})
+        except Exception as error:  # the newest mujoco can be imported and fails only here
+            raise _unusable(error) from error
         model = self._env.physics.model
         if not 0 <= camera < model.ncam:
             raise ConfigError(f"{self.name} has cameras 0 to {model.ncam - 1}, not {camera}")
@@ -113,15 +116,26 @@ def _suite(*, draws: bool) -> Any:
         from dm_control import _render, suite
     except ImportError as error:
         raise ConfigError(
-            f"tasks of dm_control need the extra dmc: pip install 'surnia[dmc]' ({PAIR}); importing it said: {error}"
+            f"tasks of dm_control need the extra dmc: pip install 'surnia[dmc]' ({WORKING_PAIR}); importing it said: "
+            f"{_said(error)}"
         ) from error
     except Exception as error:
-        raise ConfigError(
-            f"dm_control cannot be used as installed ({error}): pip install {PAIR}, a pair that works"
-        ) from error
+        raise _unusable(error) from error
     if draws and sys.platform.startswith("linux"):
         _check_not_for_a_screen(_render.BACKEND)
     return suite
+
+
+def _unusable(error: Exception) -> ConfigError:
+    given = chosen_by_the_user()
+    other = "" if given is None else f"; or unset MUJOCO_GL, which is {given}, and Surnia chooses"
+    return ConfigError(
+        f"dm_control cannot be used as installed ({_said(error)}): pip install {WORKING_PAIR}, a pair that works{other}"
+    )
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _check_not_for_a_screen(backend: str | None) -> None:

@@ -4,6 +4,7 @@ MuJoCo and dm_control read the environment variable MUJOCO_GL once, when they ar
 window system first. So it is set here, before their import, unless the user has set it.
 """
 
+import contextlib
 import ctypes
 import ctypes.util
 import logging
@@ -18,6 +19,7 @@ _EGL_VENDOR = 0x3053
 _MOST_DEVICES = 16
 
 _said: str | None = None
+_ours: str | None = None  # what MUJOCO_GL was set to here
 
 
 def choose_renderer() -> str:
@@ -26,11 +28,11 @@ def choose_renderer() -> str:
     Raises:
         ConfigError: a Linux machine without MUJOCO_GL offers neither EGL nor OSMesa.
     """
-    global _said
+    global _said, _ours
     if _said is None:
-        name, sentence = _choice()
-        if name is not None:
-            os.environ["MUJOCO_GL"] = name
+        _ours, sentence = _choice()
+        if _ours is not None:
+            os.environ["MUJOCO_GL"] = _ours
         _said = sentence
         _LOG.info("%s", sentence)
     return _said
@@ -44,6 +46,20 @@ def renderer() -> str:
         return _choice()[1]
     except ConfigError as error:
         return str(error)
+
+
+def chosen_by_the_user() -> str | None:
+    """MUJOCO_GL, unless it was set by `choose_renderer`."""
+    return os.environ.get("MUJOCO_GL") if _ours is None else None
+
+
+def drawing_environment() -> dict[str, str]:
+    """The environment variables of a process that is to draw as this one has chosen or would; changes nothing."""
+    if _said is None:
+        with contextlib.suppress(ConfigError):
+            name, _ = _choice()
+            return {**os.environ, **({} if name is None else {"MUJOCO_GL": name})}
+    return dict(os.environ)
 
 
 def _choice() -> tuple[str | None, str]:

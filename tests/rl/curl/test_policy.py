@@ -59,6 +59,28 @@ def test_predict_takes_one_observation_and_stays_in_the_action_space():
     assert one.shape == (2,) and several.min() >= 2 and several.max() <= 6 and several.std() > 0.1
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (lambda seen: seen.astype(np.float32) / 255, "an array of float32"),
+        (lambda seen: seen * np.nan, "an array of float64"),
+        (lambda seen: seen.astype(int), "an array of int64"),
+        (torch.from_numpy, "a Tensor"),
+        (lambda seen: {"pixels": seen}, "a dict"),
+        (np.ndarray.tolist, "a list"),
+    ],
+)
+def test_predict_takes_bytes_alone(given, named):
+    """Floats would be taken as they are, 255 times as large or small as what the encoder has learned from."""
+    with pytest.raises(ValueError, match=f"was given {named}, and sees arrays of uint8 from 0 to 255"):
+        tiny_policy().predict(given(observations(2)))
+
+
+def test_predict_refuses_other_shapes():
+    with pytest.raises(ValueError, match="Unexpected observation shape"):
+        tiny_policy().predict(observations(2)[:, :, :10])
+
+
 def test_drawn_actions_follow_from_the_seed_and_not_from_global_generators():
     policy, seen = tiny_policy(), observations(2)
     policy.seed_noise(3)

@@ -7,6 +7,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from rl.envs import DMControl, make_env
+from rl.envs.doctor import try_dm_control
 from rl.envs.rendering import choose_renderer
 from sslcore.errors import ConfigError
 
@@ -85,6 +86,21 @@ def test_strokes_and_underscores_are_the_same(name):
 def test_what_does_not_exist_is_said(task, arguments, says):
     with pytest.raises(ConfigError, match=says):
         DMControl(task, render_mode=None, **arguments)
+
+
+def test_a_mujoco_that_does_not_fit_is_told_with_the_pair_that_does(monkeypatch):
+    """With mujoco 4.0.0, dm_control 1.0.50 is imported and fails when it loads a task."""
+
+    def load(*task, **arguments):
+        raise AttributeError("'MjModel' object has no attribute 'flex_vertedge'")
+
+    monkeypatch.setattr("dm_control.suite.load", load)
+    with pytest.raises(ConfigError, match=r"\('MjModel' .*\): pip install dm-control==1\.0\.50 mujoco==3\.17\.0"):
+        DMControl("cartpole-swingup", render_mode=None)
+
+
+def test_doctor_finds_that_the_installed_ones_fit(draws):
+    assert try_dm_control() == "loads a task and draws it"
 
 
 def test_one_that_others_imported_to_draw_in_a_window(monkeypatch):
