@@ -30,7 +30,6 @@ from detection.openworld.decision import Verdicts, detections_of
 from detection.openworld.energy_scorer import EnergyScorer
 from detection.openworld.settings import DecisionSettings
 from detection.openworld.suppression import suppress
-from detection.openworld.unknown_labeler import UnknownLabeler
 from detection.structures import BACKGROUND, FIRST_KNOWN, UNKNOWN, Detections, Regions
 from detection.training import fitting
 from detection.training.inference import image_batches
@@ -105,25 +104,20 @@ class Trained:
     def decided(self, settings: DecisionSettings) -> tuple[list[Detections], dict[str, Any]]:
         """What is found in the test images by a decision fitted anew, and what was fitted."""
         self._fresh(settings)
-        evidence = fitting.Evidence([], [])
+        evidence, view = fitting.Evidence(), None
         if settings.fit != "none":
-            unknowns = self.recipe.unknowns
-            labeler = UnknownLabeler(max(1, unknowns.per_image), guard=unknowns.guard, min_side=unknowns.min_side)
             oracle = settings.fit == "oracle"
+            labeler = None if oracle else fitting.labeler_of(self.recipe.unknowns)
             view = (test_view if oracle else val_view)(self.data.val, self.tasks, self.task)
             for number, (regions, scale) in enumerate(zip(self.val.regions, self.val.scales, strict=True)):
-                here = fitting.evidence_of(
-                    self.head.scorer, regions, view, number, scale=scale, labeler=None if oracle else labeler
-                )
-                evidence.known += here.known
-                evidence.unknown += here.unknown
-        summary = fitting.fit(self.engine, evidence, settings)
+                evidence += fitting.evidence_of(self.head, regions, view, number, scale=scale, labeler=labeler)
+        summary = fitting.fit(self.engine, evidence, settings, view)
         return self.head.decide(self.test.regions), {k: v for k, v in summary.items() if k not in ("curves", "samples")}
 
     def _fresh(self, settings: DecisionSettings) -> None:
         self.engine.to("cpu")
         self.head.decision = settings
-        self.head.scorer = EnergyScorer(score=settings.score, temperature=settings.temperature, prior=settings.prior)
+        self.head.scorer = EnergyScorer(score=settings.score, temperature=settings.temperature)
 
     # --- baselines
 

@@ -70,7 +70,7 @@ class Detections:
         labels: (n,) `UNKNOWN`, or a known class.
         scores: (n,) in [0, 1].
         energies: (n,) free energy of the known logits; low for what looks like a known class.
-        posteriors: (n,) probability of being unknown, given the energy.
+        posteriors: (n,) probability of being unknown rather than the likeliest known class.
         embeddings: (n, d) region features.
     """
 

@@ -17,11 +17,25 @@ from detection.structures import BACKGROUND, FIRST_KNOWN, UNKNOWN, Detections, R
 _LEAST_SIDE = 1e-2  # pixels; a box without area is no detection
 
 
-def is_unknown(probabilities: Float[Tensor, "n c"], posterior: Float[Tensor, " n"] | None) -> Bool[Tensor, " n"]:
-    """A region that is more probably unknown than known given its energy, or that the classifier itself calls unknown
-    sooner than any known class. Without a fitted posterior the classifier alone decides."""
-    by_classifier = probabilities[:, UNKNOWN] > probabilities[:, FIRST_KNOWN:].amax(dim=1)
-    return by_classifier if posterior is None else by_classifier | (posterior > 0.5)
+def log_odds(
+    logits: Float[Tensor, "n c"], energy: Float[Tensor, " n"] | None, taught: Bool[Tensor, ""] | bool
+) -> Float[Tensor, " n"]:
+    """Log-odds of a region being unknown against its likeliest known class; positive: it is called unknown.
+
+    The classifier's own odds are what is believed before the energy is seen, and the energy's likelihood ratio changes
+    them (Bayes' rule). Each alone finds fewer unknown objects at the same cost of known ones
+    (docs/results/openworld.md).
+
+    Args:
+        logits: (n, 2 + K).
+        energy: (n,) log-odds by the energy and the prior; None: it was not fitted, and the classifier alone decides.
+        taught: whether training had regions labelled unknown; if not, the classifier's unknown logit says nothing, and
+            the energy alone decides.
+    """
+    by_classifier = (logits[:, UNKNOWN] - logits[:, FIRST_KNOWN:].amax(dim=1)).float()
+    if energy is None:
+        return by_classifier
+    return energy + torch.where(torch.as_tensor(taught, device=logits.device), by_classifier, 0)
 
 
 def known_score(probabilities: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
@@ -57,8 +71,7 @@ class Verdicts:
     Attributes:
         labels: (p,) unknown or the likeliest known class.
         scores: (p,) in [0, 1].
-        posteriors: (p,) probability of being unknown; where it was not fitted, the classifier's share of unknown
-            against the likeliest known class.
+        posteriors: (p,) probability of being unknown rather than that class.
     """
 
     labels: Int[Tensor, " p"]
@@ -67,17 +80,14 @@ class Verdicts:
 
 
 def verdicts(
-    logits: Float[Tensor, "p c"], posterior: Float[Tensor, " p"] | None, *, taught: Bool[Tensor, ""] | bool
+    logits: Float[Tensor, "p c"], energy: Float[Tensor, " p"] | None, *, taught: Bool[Tensor, ""] | bool
 ) -> Verdicts:
-    """Decide on each region by the rules above."""
+    """Decide on each region by the rules above; arguments as of `log_odds`."""
     probabilities = logits.float().softmax(dim=1)
-    unknown = is_unknown(probabilities, posterior)
+    odds = log_odds(logits, energy, taught)
     known = probabilities[:, FIRST_KNOWN:].argmax(dim=1) + FIRST_KNOWN
-    of_unknown = unknown_score(probabilities, taught)
-    if posterior is None:
-        posterior = (logits[:, UNKNOWN].float() - logits[:, FIRST_KNOWN:].float().amax(dim=1)).sigmoid()
-    scores = torch.where(unknown, of_unknown, known_score(probabilities))
-    return Verdicts(torch.where(unknown, UNKNOWN, known), scores, posterior)
+    scores = torch.where(odds > 0, unknown_score(probabilities, taught), known_score(probabilities))
+    return Verdicts(torch.where(odds > 0, UNKNOWN, known), scores, odds.sigmoid())
 
 
 def detections_of(
@@ -88,11 +98,7 @@ def detections_of(
     if image.boxes.shape[1] == 1:
         column = torch.zeros_like(column)
     boxes = image.boxes.gather(1, column[:, None, None].expand(-1, 1, 4))[:, 0]
-    sides = boxes[:, 2:] - boxes[:, :2]
-    rows = ((decided.scores >= settings.score_floor) & (sides > _LEAST_SIDE).all(dim=1)).nonzero()[:, 0]
-    of_rows = boxes[rows], decided.labels[rows], decided.scores[rows]
-    rows = rows[suppress(*of_rows, iou=settings.nms, strongest_only=settings.per_image)]
-    rows = rows[strongest(decided.labels[rows], decided.scores[rows], settings.per_image)]
+    rows = kept(boxes, decided.labels, decided.scores, settings)
     return Detections(
         boxes=boxes[rows],
         labels=decided.labels[rows],
@@ -101,3 +107,13 @@ def detections_of(
         posteriors=decided.posteriors[rows],
         embeddings=image.features[rows],
     )
+
+
+def kept(
+    boxes: Float[Tensor, "p 4"], labels: Int[Tensor, " p"], scores: Float[Tensor, " p"], settings: DecisionSettings
+) -> Int[Tensor, " n"]:
+    """Rows of an image's detections, by falling score: above the floor, not suppressed, among the strongest."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    rows = ((scores >= settings.score_floor) & (sides > _LEAST_SIDE).all(dim=1)).nonzero()[:, 0]
+    rows = rows[suppress(boxes[rows], labels[rows], scores[rows], iou=settings.nms, strongest_only=settings.per_image)]
+    return rows[strongest(labels[rows], scores[rows], settings.per_image)]

@@ -28,11 +28,10 @@ class FitReport:
     Attributes:
         kind: "densities"; "threshold" where one kind of region is too rare; "none" where both are: nothing was fitted.
         score, temperature: what the numbers are.
-        prior: probability of unknown before the number is known.
         known, unknown: the two densities, or None.
         known_count, unknown_count: finite samples.
         auroc: probability that an unknown region's number is above a known one's.
-        threshold: the number above which a region is more probably unknown than not; None if there is none.
+        threshold: the number above which the density of unknown regions is the higher one; None if there is none.
         sentences: what went wrong, and what was done instead; empty if nothing did.
         energies, known_density, unknown_density, log_ratio: on the grid.
     """
@@ -41,7 +40,6 @@ class FitReport:
     score: Score
     source: str
     temperature: float
-    prior: float
     known: Density | None
     unknown: Density | None
     known_count: int
@@ -57,7 +55,7 @@ class FitReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without the arrays."""
         return {
-            **{name: getattr(self, name) for name in ("kind", "score", "source", "temperature", "prior")},
+            **{name: getattr(self, name) for name in ("kind", "score", "source", "temperature")},
             "known": self.known.to_dict() if self.known else None,
             "unknown": self.unknown.to_dict() if self.unknown else None,
             **{name: getattr(self, name) for name in ("known_count", "unknown_count", "auroc", "threshold")},
@@ -65,13 +63,10 @@ class FitReport:
         }
 
 
-def fit_decision(
-    known: Values, unknown: Values, *, prior: float | None, score: Score, temperature: float, source: str
-) -> FitReport:
+def fit_densities(known: Values, unknown: Values, *, score: Score, temperature: float, source: str) -> FitReport:
     """`EnergyScorer.fit` on arrays."""
     sentences: list[str] = []
     known, unknown = _sound(known, "known", sentences), _sound(unknown, "unknown", sentences)
-    share = prior if prior is not None else min(max(len(unknown) / max(len(known) + len(unknown), 1), 1e-3), 1 - 1e-3)
     enough_known, enough_unknown = len(known) >= FEWEST, len(unknown) >= FEWEST
     energies, log_ratio = np.linspace(0, 1, GRID), np.zeros(GRID)
     fits: tuple[Density | None, Density | None] = (None, None)
@@ -82,10 +77,10 @@ def fit_decision(
         energies = _grid(np.concatenate([known, unknown]))
         fits = _fitted(known, "known", sentences), _fitted(unknown, "unknown", sentences)
         curves = _on_grid(fits[0], energies), _on_grid(fits[1], energies)
-        log_ratio = monotone_log_ratio(*curves) + _log_odds(share)
+        log_ratio = monotone_log_ratio(*curves)
     elif enough_known or enough_unknown:
         kind = "threshold"
-        energies, log_ratio = _threshold(known, unknown, share, sentences)
+        energies, log_ratio = _threshold(known, unknown, sentences)
     else:
         sentences.append(
             f"{len(known)} known and {len(unknown)} unknown regions are too few to fit anything (at least {FEWEST} "
@@ -94,22 +89,16 @@ def fit_decision(
     above = np.flatnonzero(log_ratio > 0)
     crosses = kind != "none" and 0 < len(above) < GRID
     auroc = _auroc(known, unknown)
-    if kind == "densities" and not len(above):
-        sentences.append(
-            f"with a prior of {share:.3g} no {score} makes a region more probably unknown than known: the classifier's "
-            "unknown logit decides alone, until the prior is raised"
-        )
     if auroc is not None and auroc < 0.5:
         sentences.append(
-            f"unknown regions do not have a higher {score} than known ones (AUROC {auroc:.2f}): the posterior says "
-            "little more than the prior"
+            f"unknown regions do not have a higher {score} than known ones (AUROC {auroc:.2f}): it says nothing, "
+            "and the classifier's unknown logit decides"
         )
     return FitReport(
         kind=kind,
         score=score,
         source=source,
         temperature=temperature,
-        prior=float(share),
         known=fits[0],
         unknown=fits[1],
         known_count=len(known),
@@ -177,28 +166,19 @@ def _on_grid(density: Density, energies: Values) -> Values:
     return (1 - _FLOOR) * height + _FLOOR * uniform
 
 
-def _threshold(known: Values, unknown: Values, prior: float, sentences: list[str]) -> tuple[Values, Values]:
-    """Log-odds that rise by one each fifth of a deviation of the sample there is; at a quantile of it they are the
-    prior's."""
+def _threshold(known: Values, unknown: Values, sentences: list[str]) -> tuple[Values, Values]:
+    """A log-ratio that rises by one each fifth of a deviation of the sample there is, and is 0 at a quantile of it."""
     rare_unknown = len(unknown) < FEWEST
     x, quantile = (known, _TOO_FEW_UNKNOWN) if rare_unknown else (unknown, _TOO_FEW_KNOWN)
-    at = float(np.quantile(x, quantile))
-    width = max(float(x.std()), 1e-3 * max(1.0, abs(at)))
-    threshold = at - _log_odds(prior) * width / 5
+    threshold = float(np.quantile(x, quantile))
+    width = max(float(x.std()), 1e-3 * max(1.0, abs(threshold)))
     rare, count, other = ("unknown", len(unknown), "known") if rare_unknown else ("known", len(known), "unknown")
-    place = f"the {round(100 * quantile)}th percentile of {other} regions"
-    if prior != 0.5:
-        place += f" ({at:.4g}) moved by the prior of {prior:.3g}"
     sentences.append(
-        f"{count} {rare} regions are too few to fit a density (at least {FEWEST}): what lies above {threshold:.4g}, "
-        f"{place}, counts as unknown"
+        f"{count} {rare} regions are too few to fit a density (at least {FEWEST}): above {threshold:.4g}, the "
+        f"{round(100 * quantile)}th percentile of {other} regions, more speaks for unknown"
     )
     energies = np.linspace(threshold - 2 * width, threshold + 2 * width, GRID)
     return energies, (energies - threshold) * 5 / width
-
-
-def _log_odds(probability: float) -> float:
-    return float(np.log(probability) - np.log1p(-probability))
 
 
 def _auroc(known: Values, unknown: Values) -> float | None:

@@ -1,11 +1,12 @@
 """From the known logits of a region to the probability that it is an unknown object.
 
 Joseph et al., "Towards Open World Object Detection" (ORE), CVPR 2021, section 4.3: free energies of known and of
-unknown regions, a Weibull density of each. Where ORE compares the densities at one energy, the decision here is their
+unknown regions, a Weibull density of each. Where ORE compares the densities at one energy, what counts here is their
 log-ratio with an explicit prior, made monotone: two free Weibull densities cross more than once, and a very confident
 known region, far out where both are nearly zero, must not become unknown.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -13,10 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detection.openworld.counting import packed, unpacked
-from detection.openworld.energy_fit import GRID, FitReport, fit_decision
+from detection.openworld.energy_fit import GRID, FitReport, fit_densities
 from detection.openworld.settings import Score
 from detection.structures import BACKGROUND, FIRST_KNOWN
 from sslcore.errors import CheckpointError
+
+EVEN = 0.5
+"""The prior of a scorer that nobody gave one."""
 
 
 class EnergyScorer(nn.Module):
@@ -25,26 +29,24 @@ class EnergyScorer(nn.Module):
     Args:
         score: what the densities are of, see `evidence`.
         temperature: T of the energy, in the fit and in use.
-        prior: probability of unknown before the energy is known; None: the share among the fitted regions.
 
     Attributes:
-        energies, log_ratio: (G,) the fitted decision: log-odds of unknown at evenly spaced energies, never falling;
-            between them it is interpolated, beyond them constant.
+        energies, log_ratio: (G,) the fitted decision: log-ratio of the density of unknown to that of known regions at
+            evenly spaced energies, never falling; between them it is interpolated, beyond them constant.
+        prior: probability of unknown before the energy is known, in (0, 1); to be set once the densities are fitted.
         report: of the last fit in this process; None after loading.
     """
 
     energies: Float[Tensor, " G"]
     log_ratio: Float[Tensor, " G"]
 
-    def __init__(self, *, score: Score = "energy", temperature: float = 1.0, prior: float | None = None) -> None:
+    def __init__(self, *, score: Score = "energy", temperature: float = 1.0) -> None:
         super().__init__()
         if score not in ("energy", "max_probability", "foreground"):
             raise ValueError(f'score is "energy", "max_probability" or "foreground", not {score!r}')
         if not temperature > 0:
             raise ValueError(f"temperature divides the logits and must be positive, not {temperature}")
-        if prior is not None and not 0 < prior < 1:
-            raise ValueError(f"prior is a probability between 0 and 1, not {prior}")
-        self.score, self.temperature, self.prior = score, temperature, prior
+        self.score, self.temperature, self.prior = score, temperature, EVEN
         self.register_buffer("energies", torch.linspace(0, 1, GRID))
         self.register_buffer("log_ratio", torch.zeros(GRID))
         self.report: FitReport | None = None
@@ -78,38 +80,41 @@ class EnergyScorer(nn.Module):
             return -logs[:, FIRST_KNOWN:].amax(dim=1)
         return -logs[:, BACKGROUND + 1 :].logsumexp(dim=1)
 
-    def posterior(self, evidence: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """Probability of being unknown, never falling in the evidence.
+    def log_odds(self, evidence: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Log-odds of unknown by the energy and the prior, never falling in the evidence.
 
         Raises:
-            ValueError: nothing was fitted.
+            ValueError: nothing was fitted; or the prior is no probability between 0 and 1.
         """
         if not self.fitted:
             raise ValueError("the energies of known and unknown regions were not fitted: call fit")
+        if not 0 < self.prior < 1:
+            raise ValueError(f"prior is a probability between 0 and 1, not {self.prior}")
         step = (self.energies[-1] - self.energies[0]) / (len(self.energies) - 1)
         place = ((evidence.float() - self.energies[0]) / step).clamp(0, len(self.energies) - 1)
         below = place.long().clamp(max=len(self.energies) - 2)
-        return torch.lerp(self.log_ratio[below], self.log_ratio[below + 1], place - below).sigmoid()
+        ratio = torch.lerp(self.log_ratio[below], self.log_ratio[below + 1], place - below)
+        return ratio + math.log(self.prior / (1 - self.prior))
 
     @torch.no_grad()
     def fit(self, known: Float[Tensor, " n"], unknown: Float[Tensor, " m"], *, source: str) -> FitReport:
         """Fit the densities of the evidence of known and of unknown regions, and with them the decision.
 
-        Whatever the samples are, the posterior is a number afterwards or nothing is fitted, and the report says so.
+        Whatever the samples are, the log-odds are numbers afterwards or nothing is fitted, and the report says so. The
+        prior is one half then.
 
         Args:
             known, unknown: `evidence` of regions on known objects, and of regions taken for unknown.
             source: where the unknown regions come from, for the report.
         """
         # scipy takes half a second to import, and inference needs nothing of it.
-        report = fit_decision(
+        report = fit_densities(
             *(x.detach().double().cpu().numpy() for x in (known, unknown)),
-            prior=self.prior,
             score=self.score,
             temperature=self.temperature,
             source=source,
         )
-        self.report = report
+        self.report, self.prior = report, EVEN
         self._summary = {} if report.kind == "none" else report.to_dict()
         self.energies.copy_(torch.from_numpy(report.energies))
         self.log_ratio.copy_(torch.from_numpy(report.log_ratio))
@@ -117,7 +122,7 @@ class EnergyScorer(nn.Module):
 
     def forget(self) -> None:
         """Back to what was never fitted: energies of another set of logits mean nothing."""
-        self.report, self._summary = None, {}
+        self.report, self._summary, self.prior = None, {}, EVEN
         self.log_ratio.zero_()
 
     def status(self) -> str:
@@ -129,15 +134,16 @@ class EnergyScorer(nn.Module):
         of = f"{self._summary['known_count']} known and {self._summary['unknown_count']} unknown regions"
         what = {"densities": "densities", "threshold": "a threshold for want of samples"}[self._summary["kind"]]
         return (
-            f"Unknown objects are told by {what} of the {self._summary['score']} of {of} ({self._summary['source']})."
+            f"Unknown objects are told by {what} of the {self._summary['score']} of {of} ({self._summary['source']}), "
+            f"with a prior of {self.prior:.2g}."
         )
 
     def get_extra_state(self) -> Tensor:
-        return packed({"score": self.score, "temperature": self.temperature, "fit": self._summary})
+        return packed({"score": self.score, "temperature": self.temperature, "prior": self.prior, "fit": self._summary})
 
     def set_extra_state(self, state: Any) -> None:
         values = unpacked(state)
-        self._summary = values["fit"]
+        self._summary, self.prior = values["fit"], values.get("prior", EVEN)
         if not self.fitted:
             return
         for name in ("score", "temperature"):

@@ -76,7 +76,7 @@ class OpenWorldHead(nn.Module):
             unknowns.per_image, guard=unknowns.guard, min_side=unknowns.min_side, compat=unknowns.compat
         )
         self.clustering = PrototypeClustering(len(self.known), dim, clustering)
-        self.scorer = EnergyScorer(score=decision.score, temperature=decision.temperature, prior=decision.prior)
+        self.scorer = EnergyScorer(score=decision.score, temperature=decision.temperature)
         self.register_buffer("taught", torch.zeros((), dtype=torch.bool))
 
     @property
@@ -211,8 +211,8 @@ class OpenWorldHead(nn.Module):
         """The decision on every region of an image, before suppression."""
         # Without the masked logits: where every known class has probability 0, these would be as good.
         logits = image.logits[:, : FIRST_KNOWN + len(self.known)]
-        posterior = self.scorer.posterior(self.scorer.evidence(logits)) if self.scorer.fitted else None
-        return verdicts(logits, posterior, taught=self.taught)
+        energy = self.scorer.log_odds(self.scorer.evidence(logits)) if self.scorer.fitted else None
+        return verdicts(logits, energy, taught=self.taught)
 
     def _check(self, image: Regions, number: int) -> None:
         n, columns = len(image.proposals), 1 + self.classes

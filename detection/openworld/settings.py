@@ -58,9 +58,11 @@ class DecisionSettings(Settings):
     none: the classifier alone decides."""
     temperature: Positive = 1.0
     """T of the energy, in the fit and in use."""
-    prior: Annotated[float, Field(gt=0, lt=1)] | None = 0.35
-    """Probability of unknown before the energy is known: higher finds more unknown objects and mistakes more known
-    ones; null: the share among the fitted regions, which follows the number of proposals on each."""
+    prior: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Probability of unknown before classifier and energy are asked: higher finds more unknown objects and loses more
+    known ones; null: the highest that costs known classes no more than `cost`."""
+    cost: Fraction = 0.01
+    """mAP of known classes on validation images that calling regions unknown may cost, where `prior` is null."""
     score_floor: Fraction = 0.05
     """Detections below this score are dropped."""
     nms: Fraction = 0.5

@@ -242,11 +242,10 @@ class Chain:
         began = time.perf_counter()
         engine = self._ready(task).eval()
         settings = self.recipe.decision
-        evidence = fitting.Evidence([], [])
+        evidence, val = fitting.Evidence(), None
         if settings.fit != "none":
             oracle = settings.fit == "oracle"
-            view = test_view if oracle else val_view
-            val = view(self.data.val, self.tasks, task)
+            val = (test_view if oracle else val_view)(self.data.val, self.tasks, task)
             parts = self._share(
                 f"task {task}, decision",
                 len(val),
@@ -254,9 +253,9 @@ class Chain:
                     engine, val, numbers, unknowns=self.recipe.unknowns, oracle=oracle, **reading
                 ),
             )
-            evidence.known = [value for part in parts for value in part.known]
-            evidence.unknown = [value for part in parts for value in part.unknown]
-        summary = fitting.fit(engine, evidence, settings)
+            for part in parts:
+                evidence += part
+        summary = fitting.fit(engine, evidence, settings, val)
         for sentence in summary["sentences"]:
             self.say(f"task {task}, decision: {sentence}")
         summary["seconds"] = time.perf_counter() - began

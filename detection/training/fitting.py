@@ -1,6 +1,6 @@
 """Fitting the decision between known and unknown on validation images, by default without a label of a future class."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,16 @@ from detection.data.annotations import AnnotationSet, LabeledSet
 from detection.data.views import test_view, val_view
 from detection.openworld.boxes import highest_iou
 from detection.openworld.energy_fit import FitReport
-from detection.openworld.energy_scorer import EnergyScorer
+from detection.openworld.head import OpenWorldHead
 from detection.openworld.sampling import OBJECT_IOU
 from detection.openworld.settings import DecisionSettings, UnknownSettings
 from detection.openworld.unknown_labeler import UnknownLabeler
 from detection.structures import FIRST_KNOWN, UNKNOWN, Regions
 from detection.tasks import TaskSet
 from detection.training.inference import image_batches
+from detection.training.prior import MOST_IMAGES, Choice, Undecided, choose_prior, undecided
+from detection.training.processes import agreed
+from sslcore.distributed import rank
 
 SOURCES = {
     "known": "auto-labelled proposals on validation images; no label of a future class was used",
@@ -34,10 +37,19 @@ class Evidence:
     Attributes:
         known: of regions on known objects.
         unknown: of regions taken for unknown objects.
+        images: what the prior is chosen on; empty where the settings give it.
     """
 
-    known: list[float]
-    unknown: list[float]
+    known: list[float] = field(default_factory=list)
+    unknown: list[float] = field(default_factory=list)
+    images: list[Undecided] = field(default_factory=list)
+
+    def __iadd__(self, other: "Evidence") -> "Evidence":
+        """This and more of it."""
+        self.known += other.known
+        self.unknown += other.unknown
+        self.images += other.images
+        return self
 
 
 @torch.no_grad()
@@ -64,21 +76,22 @@ def collect_evidence(
         oracle: whether labels of unknown objects are used.
         reading: see `image_batches`.
     """
-    labeler = UnknownLabeler(max(1, unknowns.per_image), guard=unknowns.guard, min_side=unknowns.min_side)
-    found = Evidence([], [])
+    labeler = None if oracle else labeler_of(unknowns)
+    found = Evidence()
     for job, images in image_batches(val.annotations, numbers, **reading):
         for number, regions, scale in zip(job, engine.regions(images), engine.scales(images), strict=True):
-            here = evidence_of(
-                engine.head.scorer, regions, val, number, scale=scale, labeler=None if oracle else labeler
-            )
-            found.known += here.known
-            found.unknown += here.unknown
+            found += evidence_of(engine.head, regions, val, number, scale=scale, labeler=labeler)
     return found
+
+
+def labeler_of(unknowns: UnknownSettings) -> UnknownLabeler:
+    """Chooses at least one unknown object an image, as training would."""
+    return UnknownLabeler(max(1, unknowns.per_image), guard=unknowns.guard, min_side=unknowns.min_side)
 
 
 @torch.no_grad()
 def evidence_of(
-    scorer: EnergyScorer,
+    head: OpenWorldHead,
     regions: Regions,
     val: LabeledSet,
     number: int,
@@ -89,7 +102,7 @@ def evidence_of(
     """The evidence in one image, see `collect_evidence`.
 
     Args:
-        scorer: says what the evidence of a region is.
+        head: says what the evidence of a region is.
         regions: of the image.
         val: labels of the set that it is in.
         number: its number there.
@@ -106,8 +119,10 @@ def evidence_of(
     else:
         objects = regions.proposals[labeler.choose(regions.proposals, regions.objectness, boxes)]
     on_known, on_unknown = _overlaps(regions, boxes[is_known]), _overlaps(regions, objects)
-    evidence = scorer.evidence(regions.logits)
-    return Evidence(evidence[on_known].tolist(), evidence[on_unknown & ~on_known].tolist())
+    evidence = head.scorer.evidence(regions.logits[:, : FIRST_KNOWN + len(head.known)])
+    chosen_on = head.decision.prior is None and number % -(-len(val) // MOST_IMAGES) == 0
+    images = [undecided(head, regions, number, scale)] if chosen_on else []
+    return Evidence(evidence[on_known].tolist(), evidence[on_unknown & ~on_known].tolist(), images)
 
 
 def _overlaps(regions: Regions, boxes: Tensor) -> Tensor:
@@ -115,29 +130,59 @@ def _overlaps(regions: Regions, boxes: Tensor) -> Tensor:
     return highest_iou(regions.proposals, boxes) >= OBJECT_IOU
 
 
-def fit(engine: Any, evidence: Evidence, settings: DecisionSettings) -> dict[str, Any]:
+def fit(engine: Any, evidence: Evidence, settings: DecisionSettings, val: LabeledSet | None) -> dict[str, Any]:
     """Fits the decision of the engine's head, and says what came of it.
 
     Args:
         engine: the detector; its state changes.
         evidence: of all validation images.
         settings: `fit` is "known", "oracle" or "none", which leaves the classifier to decide.
+        val: labels of the images that the evidence comes from; not needed for "none" or a given prior.
 
     Returns:
-        Plain values for JSON: what was fitted, the sentences about it, and curves and samples for plots.
+        Plain values for JSON: what was fitted, the prior and what it costs, the sentences about it, and curves and
+        samples for plots.
     """
+    scorer = engine.head.scorer
     if settings.fit == "none":
-        engine.head.scorer.forget()
+        scorer.forget()
         return {"fit": "none", "status": engine.head.status(), "sentences": []}
     known, unknown = (torch.tensor(values, dtype=torch.float64) for values in (evidence.known, evidence.unknown))
-    report: FitReport = engine.head.scorer.fit(known, unknown, source=SOURCES[settings.fit])
+    report: FitReport = scorer.fit(known, unknown, source=SOURCES[settings.fit])
+    choice = None
+    if settings.prior is not None:
+        scorer.prior = settings.prior
+    elif scorer.fitted and val is not None and evidence.images:
+        choice = agreed(choose_prior(engine.head, evidence.images, val) if rank() == 0 else None)
+        scorer.prior = choice.prior
+    summary = report.to_dict()
     return {
         "fit": settings.fit,
         "status": engine.head.status(),
-        **report.to_dict(),
+        **summary,
+        "prior": scorer.prior if scorer.fitted else None,
+        "cost": vars(choice) if choice else None,
+        "sentences": [*summary["sentences"], *_sentences(choice, settings)],
         "curves": _curves(report),
         "samples": {"known": _some(evidence.known), "unknown": _some(evidence.unknown)},
     }
+
+
+def _sentences(choice: Choice | None, settings: DecisionSettings) -> list[str]:
+    """What a person should know of the prior that was chosen."""
+    if choice is None:
+        return []
+    if choice.map_without is None or choice.map_with is None:
+        return [
+            f"the {choice.images} validation images show no known object to choose a prior on: it is {choice.prior:.2g}"
+        ]
+    lost = choice.map_without - choice.map_with
+    if lost > settings.cost:
+        return [
+            f"even with the lowest prior, {choice.prior:.2g}, calling regions unknown costs known classes {lost:.3f} "
+            f"of mAP on validation images, more than the {settings.cost:.3g} that decision.cost allows"
+        ]
+    return []
 
 
 def fit_decision(engine: Any, annotations: AnnotationSet, tasks: TaskSet, task: int, **reading: Any) -> dict[str, Any]:
@@ -154,13 +199,13 @@ def fit_decision(engine: Any, annotations: AnnotationSet, tasks: TaskSet, task: 
     """
     settings = engine.head.decision
     oracle = settings.fit == "oracle"
-    evidence = Evidence([], [])
+    evidence, val = Evidence(), None
     if settings.fit != "none":
         val = (test_view if oracle else val_view)(annotations, tasks, task)
         reading = {"batch_size": 8, "device": next(engine.parameters()).device, **reading}
         numbers = range(len(val))
         evidence = collect_evidence(engine, val, numbers, unknowns=engine.head.unknowns, oracle=oracle, **reading)
-    return fit(engine, evidence, settings)
+    return fit(engine, evidence, settings, val)
 
 
 def _curves(report: FitReport) -> dict[str, list[float] | None]:

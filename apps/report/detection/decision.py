@@ -42,11 +42,11 @@ def write_decision(page: Page, run: DetectionRun) -> None:
         return
     page.figures(*figures)
     page.text(
-        "The dashed line is where the posterior is one half: what lies to its right counts as unknown. It lies where "
-        "the curves cross only if the prior is one half, else nearer to the rarer kind. The upper half shows what the "
-        "fit was made of, where regions taken for unknown are guesses; the lower half, where there is one, whether the "
-        "line lies well. Background lies among the unknown because it looks like nothing known either: the energy does "
-        "not tell objects from background, the score that ranks unknown detections has to."
+        "The dashed line is where both densities are equally high: what lies to its right speaks for unknown. Whether "
+        "a region is called unknown depends on its classifier's odds and on the prior, too. The upper half shows what "
+        "the fit was made of, where regions taken for unknown are guesses; the lower half, where there is one, whether "
+        "the line lies well. Background lies among the unknown because it looks like nothing known either: the energy "
+        "does not tell objects from background, the score that ranks unknown detections has to."
     )
 
 
@@ -56,16 +56,29 @@ def _sentence(said: str) -> str:
 
 def _caption(task: int, fit: Mapping[str, Any], seen: Evidence | None) -> str:
     counts = f"{fit['known_count']:,} known and {fit['unknown_count']:,} unknown regions of validation images"
-    counts += f", for a prior of {fit['prior']:.2f} of being unknown"
     densities = ", and the fitted densities" if (fit.get("curves") or {}).get("known_density") else ""
     if fit.get("threshold") is None:
-        densities += "; the decision changes nowhere in this range"
+        densities += "; neither kind is the likelier anywhere in this range"
     below = (
         f"Below: the proposals of {seen.images:,} test images, each histogram with an area of 1."
         if seen is not None
         else "The detector or the test images are not there any more, so the lower half is missing."
     )
-    return f"After task {task}. Above: {counts}{densities}. {below}"
+    return f"After task {task}. Above: {counts}{densities}. {_prior(fit)}{below}"
+
+
+def _prior(fit: Mapping[str, Any]) -> str:
+    """The prior, and what known classes pay for it."""
+    if fit.get("prior") is None:
+        return ""
+    cost = fit.get("cost")
+    if not cost or cost["map_without"] is None:
+        return f"The prior of being unknown is {fit['prior']:.2f}. "
+    return (
+        f"The prior of being unknown is {fit['prior']:.2f}: mAP of known classes on {cost['images']:,} validation "
+        f"images is {100 * cost['map_with']:.1f} with it, {100 * cost['map_without']:.1f} where nothing is called "
+        "unknown. "
+    )
 
 
 # --- map -------------------------------------------------------------------------------------------------------------

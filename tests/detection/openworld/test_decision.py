@@ -1,17 +1,20 @@
 import pytest
 import torch
 
-from detection.openworld.decision import detections_of, is_unknown, known_score, unknown_score, verdicts
+from detection.openworld.decision import detections_of, known_score, log_odds, unknown_score, verdicts
 from detection.openworld.settings import DecisionSettings
 from detection.structures import UNKNOWN, Regions
 
 P = torch.tensor([[0.1, 0.2, 0.6, 0.1], [0.5, 0.3, 0.1, 0.1]])
 
 
-def test_unknown_by_posterior_or_by_the_classifier():
-    assert is_unknown(P, None).tolist() == [False, True]
-    assert is_unknown(P, torch.tensor([0.6, 0.2])).tolist() == [True, True]
-    assert is_unknown(P, torch.tensor([0.5, 0.2])).tolist() == [False, True]
+def test_the_classifiers_odds_times_those_of_the_energy():
+    by_classifier = torch.tensor([0.2 / 0.6, 0.3 / 0.1]).log()
+    torch.testing.assert_close(log_odds(P.log(), None, True), by_classifier)
+    energy = torch.tensor([2.0, -2.0])
+    torch.testing.assert_close(log_odds(P.log(), energy, torch.tensor(True)), by_classifier + energy)
+    # Where nothing was labelled unknown, the classifier's unknown logit was never taught.
+    assert torch.equal(log_odds(P.log(), energy, torch.tensor(False)), energy)
 
 
 def test_scores():
@@ -24,8 +27,9 @@ def test_scores():
 
 
 def test_one_verdict_a_region():
-    decided = verdicts(P.log(), torch.tensor([0.9, 0.4]), taught=True)
+    decided = verdicts(P.log(), torch.tensor([2.0, 0.5]), taught=True)
     assert decided.labels.tolist() == [UNKNOWN, UNKNOWN]
+    assert verdicts(P.log(), torch.tensor([1.0, -2.0]), taught=True).labels.tolist() == [2, 2]
     decided = verdicts(P.log(), None, taught=True)
     assert decided.labels.tolist() == [2, UNKNOWN]
     assert decided.scores.tolist() == pytest.approx([0.6, (0.3 * 0.5) ** 0.25])

@@ -18,9 +18,10 @@ def normal(mean, deviation, n, seed=0):
     return mean + deviation * torch.randn(n, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
-def fitted(known, unknown, **settings):
+def fitted(known, unknown, *, prior=0.5, **settings):
     scorer = EnergyScorer(**settings)
     scorer.fit(known, unknown, source="a test")
+    scorer.prior = prior
     return scorer
 
 
@@ -90,7 +91,7 @@ def test_where_scipy_fails_a_normal_density_takes_over(monkeypatch):
     density, problem = fit_density(np.random.default_rng(0).normal(size=100))
     assert (density.kind, problem) == ("normal", "scipy found no Weibull density")
     scorer = fitted(normal(-8, 1, 100), normal(0, 1, 100, 1))
-    assert scorer.posterior(torch.tensor([-8.0, 0.0])).round().tolist() == [0, 1]
+    assert (scorer.log_odds(torch.tensor([-8.0, 0.0])) > 0).tolist() == [False, True]
     assert len(scorer.report.sentences) == 2
     assert "a normal density takes its place" in scorer.report.sentences[0]
 
@@ -98,14 +99,14 @@ def test_where_scipy_fails_a_normal_density_takes_over(monkeypatch):
 # --- the decision ---------------------------------------------------------------------------------------------------
 
 
-def test_the_posterior_is_that_of_the_densities_where_these_rise_alike():
+def test_the_odds_are_those_of_the_densities_where_these_rise_alike():
     known, unknown = normal(-8, 2, 4000), normal(-4, 2, 4000, 1)
     scorer = fitted(known, unknown, prior=0.3)
     energies = torch.linspace(-9, -3, 13, dtype=F64)
     ratio = (-((energies + 4) ** 2) + (energies + 8) ** 2) / 8 + math.log(0.3 / 0.7)
-    torch.testing.assert_close(scorer.posterior(energies).double(), ratio.sigmoid(), atol=0.04, rtol=0)
+    torch.testing.assert_close(scorer.log_odds(energies).double().sigmoid(), ratio.sigmoid(), atol=0.04, rtol=0)
     assert scorer.report.auroc == pytest.approx(0.921, abs=0.02)  # of normal densities two deviations apart
-    assert scorer.report.threshold == pytest.approx(-6 + math.log(0.7 / 0.3), abs=0.2)
+    assert scorer.report.threshold == pytest.approx(-6, abs=0.2)  # where the densities cross
 
 
 CASES = {
@@ -123,38 +124,30 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_posterior_never_falls_and_is_always_a_number(case):
+def test_the_odds_never_fall_and_are_always_numbers(case):
     scorer = fitted(*CASES[case])
     low, high = scorer.energies[[0, -1]].tolist()
     energies = torch.cat(
         [torch.tensor([-1e30, -1e4]), torch.linspace(low - 5, high + 5, 5000), torch.tensor([1e4, 1e30])]
     )
-    posterior = scorer.posterior(energies.sort().values)
-    assert posterior.isfinite().all()
-    assert (posterior.diff() >= -1e-6).all()
+    odds = scorer.log_odds(energies.sort().values)
+    assert odds.isfinite().all()
+    assert (odds.diff() >= -1e-5).all()
     json.dumps(scorer.report.to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize("case", ["wide unknown, which crosses twice", "far apart", "outliers"])
 def test_very_confident_known_regions_stay_known(case):
     known, unknown = CASES[case]
-    scorer = fitted(known, unknown, prior=0.5)
-    assert (scorer.posterior(torch.tensor([-1e6, -100.0, -30.0, -20.0, -17.0])) < 0.5).all()
-    assert scorer.posterior(torch.tensor([100.0])) > 0.5
+    scorer = fitted(known, unknown)
+    assert (scorer.log_odds(torch.tensor([-1e6, -100.0, -30.0, -20.0, -17.0])) < 0).all()
+    assert scorer.log_odds(torch.tensor([100.0])) > 0
 
 
 def test_energies_the_wrong_way_round_say_nothing_and_the_report_says_so():
     scorer = fitted(*CASES["the wrong way round"])
     assert "do not have a higher energy than known ones" in scorer.report.sentences[-1]
-    torch.testing.assert_close(scorer.posterior(torch.tensor([-9.0, 0, 9])), torch.full((3,), 0.5), atol=0.01, rtol=0)
-
-
-def test_where_no_region_is_sooner_unknown_than_known_the_report_says_what_decides():
-    known, unknown = normal(0.0, 1.0, 300), normal(0.3, 1.0, 300, 1)
-    rare = fitted(known, unknown, prior=0.02)
-    assert rare.report.threshold is None
-    assert rare.report.sentences[-1].startswith("with a prior of 0.02 no energy makes a region more probably unknown")
-    assert fitted(known, unknown, prior=0.5).report.sentences == ()
+    torch.testing.assert_close(scorer.log_odds(torch.tensor([-9.0, 0, 9])), torch.zeros(3), atol=0.04, rtol=0)
 
 
 def test_monotone_ratios_pool_masses():
@@ -163,13 +156,22 @@ def test_monotone_ratios_pool_masses():
     np.testing.assert_allclose(np.exp(monotone_log_ratio(known, unknown)), [2 / 3, 2 / 3, 2, 2])
 
 
-def test_the_prior_is_the_share_of_what_was_fitted_unless_it_is_given():
-    assert fitted(normal(-8, 1, 300), normal(0, 1, 100)).report.prior == pytest.approx(0.25)
-    given = fitted(normal(-8, 1, 300), normal(0, 1, 100), prior=0.4)
-    share = fitted(normal(-8, 1, 300), normal(0, 1, 100))
-    assert given.report.prior == 0.4
-    moved = torch.full_like(share.log_ratio, math.log(0.4 / 0.6) - math.log(0.25 / 0.75))
-    torch.testing.assert_close(given.log_ratio - share.log_ratio, moved)
+@pytest.mark.parametrize("few", [(300, 100), (300, 5), (5, 100)])
+def test_the_prior_shifts_all_odds_alike(few):
+    samples = normal(-8, 1, few[0]), normal(0, 1, few[1])
+    even, rare = fitted(*samples), fitted(*samples, prior=0.2)
+    energies = torch.linspace(-12, 4, 9)
+    torch.testing.assert_close(rare.log_odds(energies), even.log_odds(energies) + math.log(0.2 / 0.8))
+    assert "with a prior of 0.2." in rare.status()
+    assert torch.equal(rare.log_ratio, even.log_ratio) and rare.report.threshold == even.report.threshold
+    rare.fit(*samples, source="again")
+    assert rare.prior == 0.5  # it belonged to other densities
+
+
+@pytest.mark.parametrize("prior", [0.0, 1.0, -1, math.nan])
+def test_a_prior_that_is_no_probability_is_refused(prior):
+    with pytest.raises(ValueError, match="prior is a probability between 0 and 1"):
+        fitted(normal(-8, 1, 100), normal(0, 1, 100), prior=prior).log_odds(torch.zeros(1))
 
 
 # --- what can go wrong ----------------------------------------------------------------------------------------------
@@ -177,10 +179,13 @@ def test_the_prior_is_the_share_of_what_was_fitted_unless_it_is_given():
 
 def test_too_few_unknown_regions_leave_a_threshold_of_the_known_ones():
     known = normal(-8, 1, 400)
-    scorer = fitted(known, normal(0, 1, FEWEST - 1), prior=0.5)
+    scorer = fitted(known, normal(0, 1, FEWEST - 1))
     at = float(np.quantile(known, 0.95))
     assert scorer.report.kind == "threshold"
-    assert scorer.posterior(torch.tensor([at - 1e-3, at + 1e-3])).round().tolist() == [0, 1]
+    assert (scorer.log_odds(torch.tensor([at - 1e-3, at + 1e-3])) > 0).tolist() == [False, True]
+    # The odds rise by one each fifth of a deviation.
+    rise = scorer.log_odds(torch.tensor([at, at + known.std().item() / 5])).diff()
+    assert rise.item() == pytest.approx(1, abs=0.01)
     assert scorer.report.threshold == pytest.approx(at, abs=0.01)
     assert "19 unknown regions are too few to fit a density" in scorer.report.sentences[0]
     assert "a threshold for want of samples" in scorer.status()
@@ -188,28 +193,10 @@ def test_too_few_unknown_regions_leave_a_threshold_of_the_known_ones():
 
 def test_too_few_known_regions_leave_a_threshold_of_the_unknown_ones():
     unknown = normal(0, 1, 400)
-    scorer = fitted(normal(-8, 1, 3), unknown, prior=0.5)
+    scorer = fitted(normal(-8, 1, 3), unknown)
     at = float(np.quantile(unknown, 0.05))
-    assert scorer.posterior(torch.tensor([at - 0.01, at + 0.01])).round().tolist() == [0, 1]
-    assert "5th percentile of unknown regions, counts as unknown" in scorer.report.sentences[0]
-
-
-@pytest.mark.parametrize("few", ["known", "unknown"])
-@pytest.mark.parametrize(("prior", "share"), [(0.8, 0.8), (1e-4, 1e-4), (None, None)])
-def test_the_prior_moves_the_threshold_too(few, prior, share):
-    samples = {"known": normal(-8, 1, 400), "unknown": normal(0, 2, 400)} | {few: normal(-4, 1, 10)}
-    share = share or (10 if few == "unknown" else 400) / 410
-    even, moved = fitted(**samples, prior=0.5), fitted(**samples, prior=prior)
-    there = samples["known" if few == "unknown" else "unknown"].std(correction=0).item()
-    assert moved.report.prior == pytest.approx(share)
-    # The log-odds rise by one each fifth of a deviation.
-    expected = even.report.threshold - math.log(share / (1 - share)) * there / 5
-    assert moved.report.threshold == pytest.approx(expected, abs=0.01 * there)
-    near = torch.tensor([moved.report.threshold + 0.1 * there])
-    odds = moved.posterior(near).logit() - even.posterior(near).logit()
-    if prior == 0.8:  # both within their grids
-        assert odds.item() == pytest.approx(math.log(4), abs=0.01)
-    assert f"moved by the prior of {share:.3g}, counts as unknown" in moved.report.sentences[0]
+    assert (scorer.log_odds(torch.tensor([at - 0.01, at + 0.01])) > 0).tolist() == [False, True]
+    assert "the 5th percentile of unknown regions, more speaks for unknown" in scorer.report.sentences[0]
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (3, 0), (0, 19)])
@@ -218,7 +205,7 @@ def test_too_few_of_both_fit_nothing(counts):
     assert not scorer.fitted
     assert "too few to fit anything" in scorer.report.sentences[0]
     with pytest.raises(ValueError, match="were not fitted: call fit"):
-        scorer.posterior(torch.zeros(1))
+        scorer.log_odds(torch.zeros(1))
     assert "was not fitted: the classifier" in scorer.status()
 
 
@@ -242,7 +229,7 @@ def test_a_new_fit_replaces_the_old_one_and_can_be_forgotten():
     scorer = fitted(normal(-8, 1, 100), normal(0, 1, 100))
     scorer.fit(normal(-80, 1, 100), normal(-70, 1, 100), source="again")
     assert "(again)" in scorer.status()
-    assert scorer.posterior(torch.tensor([-70.0])) > 0.9
+    assert scorer.log_odds(torch.tensor([-70.0])) > 2
     scorer.fit(normal(0, 1, 1), normal(0, 1, 1), source="nothing")
     assert not scorer.fitted
     scorer = fitted(normal(-8, 1, 100), normal(0, 1, 100))
@@ -251,10 +238,11 @@ def test_a_new_fit_replaces_the_old_one_and_can_be_forgotten():
 
 
 def test_the_fit_survives_a_checkpoint():
-    scorer, other = fitted(normal(-8, 1, 100), normal(0, 1, 100), temperature=1.5), EnergyScorer(temperature=1.5)
+    scorer = fitted(normal(-8, 1, 100), normal(0, 1, 100), temperature=1.5, prior=0.3)
+    other = EnergyScorer(temperature=1.5)
     other.load_state_dict(scorer.state_dict())
     energies = torch.linspace(-12, 5, 50)
-    assert torch.equal(other.posterior(energies), scorer.posterior(energies))
+    assert torch.equal(other.log_odds(energies), scorer.log_odds(energies))
     assert other.status() == scorer.status()
     empty = EnergyScorer(temperature=1.5)
     empty.load_state_dict(EnergyScorer(temperature=1.5).state_dict())
@@ -269,6 +257,6 @@ def test_a_fit_at_another_temperature_or_of_another_score_is_refused(settings):
 
 
 def test_arguments_are_checked():
-    for settings in ({"score": "entropy"}, {"temperature": 0}, {"prior": 1.0}):
+    for settings in ({"score": "entropy"}, {"temperature": 0}):
         with pytest.raises(ValueError, match=next(iter(settings))):
             EnergyScorer(**settings)

@@ -225,7 +225,7 @@ def test_detections_are_consistent_and_do_not_depend_on_the_batch(is_fitted):
     assert (together[3].labels == UNKNOWN).sum() >= 5
     if is_fitted:
         found = together[3]
-        expected = head.scorer.posterior(found.energies)
+        expected = head.scorer.log_odds(found.energies).sigmoid()  # nothing was labelled unknown
         torch.testing.assert_close(found.posteriors, expected)
         assert (found.posteriors[found.labels != UNKNOWN] <= 0.5).all()
 
@@ -347,7 +347,8 @@ def test_the_status_says_what_the_decision_rests_on():
     assert "the classifier's own unknown logit stands in" in head.status()
     fit(head)
     assert head.status() == (
-        "Unknown objects are told by densities of the energy of 300 known and 200 unknown regions (a test)."
+        "Unknown objects are told by densities of the energy of 300 known and 200 unknown regions (a test), "
+        "with a prior of 0.5."
     )
 
 

@@ -22,12 +22,20 @@ READING = {"batch_size": 3}
 KINDS = ["red", "green", "blue", "yellow", "grey", "corner"]
 
 
+def head(**decision):
+    scorer = EnergyScorer()
+    return SimpleNamespace(
+        scorer=scorer, known=("red", "green"), decision=DecisionSettings(**decision), taught=torch.tensor(False),
+        status=scorer.status,
+    )  # fmt: skip
+
+
 class Engine:
     """Proposes each annotated box and one a little beside it, and a corner of the image; the energy tells the kind."""
 
     def __init__(self, annotations, objectness=None, scale=1.0):
         self.annotations, self.objectness, self.scale = annotations, objectness or {}, scale
-        self.head = SimpleNamespace(scorer=EnergyScorer(), status=lambda: "status")
+        self.head = head(prior=0.5)
         self.seen = 0
 
     def scales(self, images):
@@ -93,8 +101,9 @@ def test_ignored_boxes_are_neither(drawn):
 def test_what_is_kept_of_a_fit_is_plain_and_small():
     generator = np.random.default_rng(0)
     evidence = Evidence(generator.normal(-8, 1, 5000).tolist(), generator.normal(-3, 1, 700).tolist())
-    engine = SimpleNamespace(head=SimpleNamespace(scorer=EnergyScorer(), status=lambda: "status"))
-    summary = fit(engine, evidence, DecisionSettings())
+    engine = SimpleNamespace(head=head())
+    summary = fit(engine, evidence, DecisionSettings(prior=0.3), None)
+    assert summary["prior"] == engine.head.scorer.prior == 0.3 and summary["cost"] is None
     assert summary["kind"] == "densities" and summary["auroc"] > 0.99 and engine.head.scorer.fitted
     assert len(summary["samples"]["known"]) == 2000 and len(summary["samples"]["unknown"]) == 700
     assert summary["samples"]["known"][0] == min(evidence.known)
@@ -108,7 +117,7 @@ def test_none_leaves_the_classifier_to_decide():
     scorer = EnergyScorer()
     scorer.fit(torch.randn(50), torch.randn(50) + 3, source="before")
     engine = SimpleNamespace(head=SimpleNamespace(scorer=scorer, status=scorer.status))
-    summary = fit(engine, Evidence([], []), DecisionSettings(fit="none"))
+    summary = fit(engine, Evidence(), DecisionSettings(fit="none"), None)
     assert not scorer.fitted and "was not fitted" in summary["status"]
 
 
