@@ -56,6 +56,12 @@ class PlayedEpisodes:
         return float(self.returns.std())
 
     @property
+    def quartiles(self) -> tuple[float, float]:
+        """What the returns of the middle half of the episodes lie between."""
+        low, high = np.quantile(self.returns, (0.25, 0.75))
+        return float(low), float(high)
+
+    @property
     def best(self) -> Episode:
         """The one of the highest return, the first of several."""
         return self.episodes[int(self.returns.argmax())]

@@ -107,6 +107,8 @@ class Learner:
         logger = self.agent.logger
         logger.record("eval/mean_reward", found.mean)
         logger.record("eval/std_reward", found.std)
+        for name, quartile in zip(("lower", "upper"), found.quartiles, strict=True):
+            logger.record(f"eval/{name}_quartile", quartile)
         logger.record("eval/best_mean_reward", best)
         return True
 

@@ -11,6 +11,7 @@ from sslcore.errors import DataError
 from sslcore.storage import read_metrics
 
 _MEAN, _STD = "eval/mean_reward", "eval/std_reward"
+_QUARTILES = "eval/lower_quartile", "eval/upper_quartile"
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class EvaluationScore:
         env_steps, agent_steps: after how many.
         mean: of its episodes' returns.
         std: over its episodes; not an error of the mean.
+        quartiles: lower and upper one of its returns; None in runs of before they were kept.
     """
 
     env_steps: int
     agent_steps: int
     mean: float
     std: float
+    quartiles: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,13 @@ class LearningCurve:
 
 def scores_in(lines: Iterable[Mapping[str, Any]]) -> list[EvaluationScore]:
     """Those among the lines of metrics.jsonl, the first before anything was learned."""
-    return [
-        EvaluationScore(line["step"], line["agent_steps"], line[_MEAN], line[_STD]) for line in lines if _MEAN in line
-    ]
+    return [_score(line) for line in lines if _MEAN in line]
+
+
+def _score(line: Mapping[str, Any]) -> EvaluationScore:
+    low, high = (line.get(key) for key in _QUARTILES)
+    quartiles = None if low is None or high is None else (low, high)
+    return EvaluationScore(line["step"], line["agent_steps"], line[_MEAN], line[_STD], quartiles)
 
 
 def read_curve(run: str | Path) -> LearningCurve:

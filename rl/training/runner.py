@@ -163,10 +163,17 @@ def load_agent(path: str | Path, *, which: str = "best", device: str = "auto") -
         return CURL.load(path, device=device)
     if which not in ("best", "last"):
         raise ConfigError(f"an agent is the best or the last of its run, not {which!r}")
-    archive = path / (BEST if which == "best" else AGENT)
+    kinds = {"best": BEST, "last": AGENT}
+    archive = path / kinds.pop(which)
     if not archive.is_file():
         raise CheckpointError(
             f"{files.show_path(path)} has no {archive.name}: give the directory of a control run, or resume this one "
             "until it has been evaluated"
         )
-    return CURL.load(archive, device=device)
+    try:
+        return CURL.load(archive, device=device)
+    except CheckpointError as error:
+        [(other, name)] = kinds.items()
+        if not (path / name).is_file():
+            raise
+        raise CheckpointError(f"{error}; the run's {name} may be whole: --which {other} takes it") from error

@@ -1,5 +1,6 @@
 """The parts of a control report that follow from numbers alone."""
 
+import numpy as np
 import pytest
 
 from apps import demo_control
@@ -7,8 +8,18 @@ from apps.report.control.figures import Level, PlottedCurve, apart, learning_cur
 from apps.report.control.published import PUBLISHED, TASKS, of_task
 from apps.report.control.report import lead
 from apps.report.control.run import ControlRun
-from apps.report.control.scores import common_scores, in_words, published_levels, thinned, what_is_beside
+from apps.report.control.scores import (
+    common_scores,
+    in_words,
+    published_levels,
+    thinned,
+    what_is_beside,
+    write_scores,
+    write_seeds,
+)
 from apps.report.control.training import chance
+from apps.report.page import Page
+from rl.training.evaluation import Episode, PlayedEpisodes
 from rl.training.learning_curve import EvaluationScore
 from rl.training.recipe import ControlRecipe
 from rl.training.statistics import Interval
@@ -76,6 +87,45 @@ def test_the_curve_shows_every_level():
     [axes] = figure.axes
     assert axes.get_ylim()[1] > 40
     assert [text.get_text() for text in axes.texts] == ["others 40"]
+
+
+def test_the_band_stays_within_what_scores_can_be():
+    """A tenth of the episodes scores 40 and the others 0: mean less deviation would be -8."""
+    played = PlayedEpisodes(tuple(Episode(0, i, 40.0 * (i == 9), np.zeros((1, 2))) for i in range(10)))
+    assert played.mean - played.std < -7 and played.quartiles == (0.0, 0.0)
+    run = run_with()
+    run.scores = [EvaluationScore(0, 0, played.mean, played.std, played.quartiles),
+                  EvaluationScore(10, 10, 30.0, 9.0, (28.0, 33.0))]  # fmt: skip
+    figure, caption = curve_of(run)
+    [axes] = figure.axes
+    [band] = axes.collections
+    assert axes.get_ylim()[0] == 0 and {y for _, y in band.get_paths()[0].vertices} == {0.0, 28.0, 33.0}
+    assert "the band goes from their lower to their upper quartile" in caption
+
+    figure, caption = curve_of(run_with((0, 1.0), (10, 2.0)))  # of before quartiles were kept
+    assert not figure.axes[0].collections and "band" not in caption
+
+
+def curve_of(run):
+    """The learning curve of one seed, and what is written under it."""
+    page = page_of_one_section()
+    figure = write_scores(page, run)
+    return figure, page.sections[0]["blocks"][0]["figures"][0]["caption"]
+
+
+def page_of_one_section():
+    page = Page("title", "lead")
+    page.section("section")
+    return page
+
+
+def test_random_actions_stand_beside_several_seeds():
+    runs = [run_with((10, mean), random=2.5) for mean in (7.0, 9.0, 8.0)]
+    page = page_of_one_section()
+    write_seeds(page, runs)
+    rows = page.sections[0]["blocks"][1]["rows"]
+    assert rows[0] == ["random actions", "", "2.5", "1.0"] and rows[1] == ["seed 0", "10", "7.0", "1.0"]
+    assert "from 7.0 to 9.0; random actions reach 2.5. With so few seeds" in lead(runs)
 
 
 def test_seeds_are_compared_where_all_were_evaluated():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -84,6 +85,28 @@ def test_the_learning_curve_is_a_picture_of_its_own(run, three):
     for place in (run, three, three / "seeds" / "seed-1"):
         with Image.open(place / "learning_curve.png") as picture:
             assert picture.format == "PNG" and picture.width > 2 * picture.height > 1000
+
+
+def test_quartiles_of_every_evaluation_are_kept(run):
+    found = ControlRun(run)
+    for low, high in (evaluation.quartiles for evaluation in found.scores):
+        assert 0 <= low <= high <= 80
+    returns = json.loads((run / "results.json").read_text())["returns"]
+    assert found.last.quartiles == tuple(np.quantile(returns, (0.25, 0.75)))
+
+
+def test_a_damaged_agent_is_told_with_the_other_one(run, surnia, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    for name, other, words in (("best.zip", "--which last", []), ("agent.zip", "--which best", ["--which", "last"])):
+        (copy / name).write_bytes((run / name).read_bytes()[:-100])
+        code, _, err = surnia("control", "evaluate", str(copy), *words)
+        assert code == 4 and f"copy/{name} is damaged" in err and err.count("\n") == 1
+        assert f"may be whole: {other} takes it" in err
+        shutil.copy(run / name, copy / name)
+    (copy / "best.zip").write_bytes(b"")
+    (copy / "agent.zip").unlink()
+    code, _, err = surnia("control", "evaluate", str(copy))
+    assert code == 4 and "--which" not in err
 
 
 def test_random_actions_play_the_episodes_of_the_evaluation(run, surnia, tmp_path):

@@ -67,7 +67,7 @@ def lead(runs: Sequence[ControlRun]) -> str:
         steps, found = summary(runs)
         if not steps:
             return said + f"Its {len(runs)} seeds were never evaluated at the same step."
-        return said + in_words(found[-1], len(runs), steps[-1])
+        return said + in_words(found[-1], len(runs), steps[-1], runs[0].random)
     random = "" if runs[0].random is None else f", where random actions reach {runs[0].random.mean:.1f}"
     return said + (
         f"After {last.env_steps:,} environment steps, at its last evaluation, it scores {last.mean:.1f} on average "

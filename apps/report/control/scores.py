@@ -20,8 +20,10 @@ MOST_ROWS = 12
 
 def write_scores(page: Page, run: ControlRun) -> Figure:
     """Curve and table of one seed; returns the curve."""
-    curve = PlottedCurve([(e.env_steps, e.mean) for e in run.scores], *_band(run.scores))
-    caption = f"Mean score of {_episodes(run)}, the same at every point; the band is their standard deviation."
+    low, high = _band(run.scores)
+    curve = PlottedCurve([(e.env_steps, e.mean) for e in run.scores], low, high)
+    caption = f"Mean score of {_episodes(run)}, the same at every point"
+    caption += "; the band goes from their lower to their upper quartile." if low else "."
     figure = write_curve(page, run, curve, caption)
     shown = thinned(run.scores, MOST_ROWS)
     rows = [_row(f"{e.env_steps:,}", e) for e in shown]
@@ -50,7 +52,14 @@ def _episodes(run: ControlRun) -> str:
 
 
 def _band(evaluations: Sequence[EvaluationScore]) -> tuple[list[float], list[float]]:
-    return [e.mean - e.std for e in evaluations], [e.mean + e.std for e in evaluations]
+    """Lower and upper quartiles: unlike mean -+ deviation, never beyond what a score can be. Empty if not known.
+
+    They are no interval of the mean, which a few high scores can lift above the upper one.
+    """
+    known = [e.quartiles for e in evaluations if e.quartiles is not None]
+    if len(known) < len(evaluations):
+        return [], []
+    return [low for low, _ in known], [high for _, high in known]
 
 
 def _row(first: str, found: EvaluationScore) -> list[str]:
@@ -116,6 +125,8 @@ def write_seeds(page: Page, runs: Sequence[ControlRun]) -> Figure:
         [f"seed {run.recipe.seed}", f"{run.last.env_steps:,}", f"{run.last.mean:.1f}", f"{run.last.std:.1f}"]
         for run in runs
     ]
+    if (random := runs[0].random) is not None:  # the same for all: they are evaluated on the same episodes
+        rows.insert(0, ["random actions", "", f"{random.mean:.1f}", f"{random.std:.1f}"])
     note = "The last evaluation of each seed; the deviation is over its episodes."
     page.table(["", "environment steps", "mean score", "deviation"], rows, note=note)
     return figure
@@ -134,10 +145,11 @@ def common_scores(runs: Sequence[ControlRun]) -> tuple[list[int], np.ndarray]:
     return steps, np.array([[of[step] for step in steps] for of in by_steps])
 
 
-def in_words(found: Interval, seeds: int, steps: int) -> str:
-    """The summary in a sentence, and how far it can be trusted."""
+def in_words(found: Interval, seeds: int, steps: int, random: EvaluationScore | None = None) -> str:
+    """The summary in a sentence, beside random actions, and how far it can be trusted."""
+    chance = "" if random is None else f"; random actions reach {random.mean:.1f}"
     few = " With so few seeds the interval says little." if seeds < 5 else ""
     return (
         f"After {steps:,} environment steps the interquartile mean of {seeds} seeds is {found.value:.1f}, with a 95 % "
-        f"bootstrap interval from {found.low:.1f} to {found.high:.1f}.{few}"
+        f"bootstrap interval from {found.low:.1f} to {found.high:.1f}{chance}.{few}"
     )

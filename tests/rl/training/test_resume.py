@@ -6,18 +6,21 @@ import multiprocessing
 import os
 import shutil
 import signal
+import time
 
+import numpy as np
 import pytest
 from support.agents import same_state
 from support.control import assert_same_run, kill, metrics, replay_content, small_recipe, stop, train
 
-from rl import CURL, PixelReach
-from rl.training import learner
+from rl import CURL, PixelReach, make_vec_env
+from rl.replay import saving
+from rl.training import agents, learner
 from rl.training.agents import make_agent, make_envs
 from rl.training.checkpoints import AgentCheckpoints
 from rl.training.evaluation import PlayedEpisodes
 from sslcore.errors import CheckpointError, EnvWorkerError
-from sslcore.storage import RunDirectory, files, list_checkpoints, load_checkpoint
+from sslcore.storage import RunDirectory, files, list_checkpoints, load_checkpoint, verify_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +196,49 @@ def test_an_environment_that_fails_leaves_the_last_checkpoint(tmp_path, whole, m
     assert list_checkpoints(run / "checkpoints")
     train(run, small_recipe(), resume=True)
     assert_same_run(whole, run)
+
+
+def be_killed(*result):
+    kill()
+
+
+def hang(*result):
+    time.sleep(1000)
+
+
+@pytest.mark.parametrize(
+    ("workers", "how", "says"),
+    [
+        ("here", lambda image, *rest: (image / np.float32(255), *rest), r"step \d+ of .*: .* float32, but .* uint8"),
+        ("here", lambda image, *rest: (image[1:], *rest), r"step \d+ of its episode: .* shape \(15, 16, 1\), but"),
+        ("processes", be_killed, r"process of worker 0 \(surnia/PixelReach-v0\) died at 'step': ended by SIGKILL"),
+        ("processes", hang, r"worker 0 \(surnia/PixelReach-v0\) did not answer 'step' within 5 seconds"),
+    ],
+    ids=["float images", "wrong shape", "crashed worker", "hanging worker"],
+)
+def test_what_environments_do_wrong_leaves_the_last_checkpoint(tmp_path, whole, monkeypatch, workers, how, says):
+    run, real, armed = tmp_path / "failed", PixelReach.step, multiprocessing.get_context("fork").Event()
+
+    def step(self, action):
+        result = real(self, action)
+        return how(*result) if armed.is_set() else result
+
+    def forked(*arguments, watch):
+        # So that they have the step above.
+        return make_vec_env(*arguments, watch=None if watch is None else {**watch, "start_method": "fork"})
+
+    monkeypatch.setattr(PixelReach, "step", step)
+    monkeypatch.setattr(agents, "make_vec_env", forked)
+    with pytest.raises(EnvWorkerError, match=says):
+        train(run, small_recipe(env={"workers": workers, "step_seconds": 5}), at=160, action=armed.set)
+    monkeypatch.undo()
+    newest = list_checkpoints(run / "checkpoints")[-1]
+    assert newest.name == "step-00000120"
+    verify_checkpoint(newest)
+    saving.verify(run / "replay" / newest.name)
+    if how is be_killed:  # whose run's other processes ended with it
+        assert train(run, small_recipe(), resume=True).steps == 120
+        assert_same_run(whole, run)
 
 
 def test_a_replay_that_was_not_written_whole_costs_no_checkpoint(tmp_path, parts, monkeypatch):
