@@ -2,7 +2,7 @@
 
 The simple baselines read the regions of the plain fine-tuned detector. Their threshold t, below which a known detection
 is not taken for one, is where known detections reach their best F1 on validation images; a second max-softmax baseline
-takes the highest t that costs at most .01 of mAP there. Neither needs a label of a future class.
+takes the highest t that costs at most as much of mAP there as ours may. Neither needs a label of a future class.
 """
 
 from collections.abc import Sequence
@@ -40,8 +40,6 @@ from sslcore.training.machine import device_here
 
 TOP = 10
 """Unknown detections an image that every row may have."""
-COST = 0.01
-"""mAP on validation images that a threshold may cost which is to keep known classes."""
 KEPT = (
     "map_previous", "map_current", "map_both", "u_recall", "u_recall_10", "u_ap", "u_f1", "u_precision", "h_score",
     "wi", "wi_classes", "a_ose", "a_ose_objects", "a_ose_at_recall", "a_ose_objects_at_recall", "auroc_energy",
@@ -156,7 +154,7 @@ class Trained:
 
     @cached_property
     def keeping_threshold(self) -> float:
-        """The highest threshold, in steps of .01, that costs at most `COST` of mAP on validation images."""
+        """The highest threshold, in steps of .01, that costs known classes at most `decision.cost` of mAP on validation images."""
         truth = GroundTruth.from_annotations(self.data.val)
 
         def quality(threshold: float) -> float:
@@ -164,7 +162,7 @@ class Trained:
             records = DetectionArrays.from_results(as_coco(self.val, found, self.tasks, self.task))
             return evaluate(truth, records, self.tasks, self.task, coco=False)["map_both"] or 0.0
 
-        needed = quality(0.0) - COST
+        needed = quality(0.0) - self.recipe.decision.cost
         low, high = 0, 100  # in hundredths; mAP falls as the threshold rises, as good as always
         while high - low > 1:
             middle = (low + high) // 2

@@ -88,7 +88,7 @@ ROWS = {
     "score_energy": Row("score: energy", "part", "ours", ("--decision.score=energy",)),
     "score_max_probability": Row("score: maximum probability", "part", "ours", ("--decision.score=max_probability",)),
     "score_foreground": Row("score: 1 - p(background)", "part", "ours", ("--decision.score=foreground",)),
-    "cost_02": Row("cost in known mAP: .02", "part", "ours", ("--decision.cost=0.02",)),
+    "cost_01": Row("cost in known mAP: .01", "part", "ours", ("--decision.cost=0.01",)),
     "cost_03": Row("cost in known mAP: .03", "part", "ours", ("--decision.cost=0.03",)),
     "prior_even": Row("prior: one half", "part", "ours", ("--decision.prior=0.5",)),
     "replay_none": Row("no replay", "part", "replay_none"),

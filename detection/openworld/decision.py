@@ -43,25 +43,29 @@ def known_score(probabilities: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
     return probabilities[:, FIRST_KNOWN:].amax(dim=1)
 
 
-def unknown_score(probabilities: Float[Tensor, "n c"], taught: Bool[Tensor, ""] | bool) -> Float[Tensor, " n"]:
+def unknown_score(
+    probabilities: Float[Tensor, "n c"], objectness: Float[Tensor, " n"], taught: Bool[Tensor, ""] | bool
+) -> Float[Tensor, " n"]:
     """How sure it is that a region, if it is nothing known, is an object at all.
 
-    A high energy says that a region is nothing known, and most of what is nothing known is background. Two numbers tell
-    unknown objects from it: p(unknown), which pseudo-unknowns taught the classifier, and 1 - p(background), for what
-    resembles something known is an object too. The first ranks better after the first task, the second when more
-    classes are known, their geometric mean about as well as the better one in both (docs/results/openworld.md). Where
-    nothing was labelled unknown, what is left of the foreground beside the likeliest known class takes its place. One
-    more root, because these are small beside known scores: without it fewer unknown boxes pass the floor and
-    suppression.
+    A high energy says that a region is nothing known, and most of what is nothing known is background. Three numbers
+    tell unknown objects from it: p(unknown), which pseudo-unknowns taught the classifier; 1 - p(background), for what
+    resembles something known is an object too; and the proposal's objectness, learnt without classes. No two of them
+    rank as well as their geometric mean (docs/results/openworld.md). Where nothing was labelled unknown, what is left
+    of the foreground beside the likeliest known class takes the place of the first two. One more root, because these
+    are small beside known scores: without it fewer unknown boxes pass the floor and suppression.
 
     Args:
         probabilities: (n, 2 + K).
+        objectness: (n,) logits of the proposals.
         taught: whether training had regions labelled unknown.
     """
-    foreground = 1 - probabilities[:, BACKGROUND]
+    foreground = (1 - probabilities[:, BACKGROUND]).clamp(min=0)
     leftover = (foreground - probabilities[:, FIRST_KNOWN:].amax(dim=1)).clamp(min=0)
-    both = (probabilities[:, UNKNOWN] * foreground.clamp(min=0)).sqrt()
-    return torch.where(torch.as_tensor(taught, device=probabilities.device), both, leftover).sqrt()
+    proposed = objectness.float().sigmoid()
+    of_three = (probabilities[:, UNKNOWN] * foreground * proposed) ** (1 / 3)
+    of_two = (leftover * proposed).sqrt()
+    return torch.where(torch.as_tensor(taught, device=probabilities.device), of_three, of_two).sqrt()
 
 
 @dataclass
@@ -80,13 +84,17 @@ class Verdicts:
 
 
 def verdicts(
-    logits: Float[Tensor, "p c"], energy: Float[Tensor, " p"] | None, *, taught: Bool[Tensor, ""] | bool
+    logits: Float[Tensor, "p c"],
+    objectness: Float[Tensor, " p"],
+    energy: Float[Tensor, " p"] | None,
+    *,
+    taught: Bool[Tensor, ""] | bool,
 ) -> Verdicts:
-    """Decide on each region by the rules above; arguments as of `log_odds`."""
+    """Decide on each region by the rules above; arguments as there."""
     probabilities = logits.float().softmax(dim=1)
     odds = log_odds(logits, energy, taught)
     known = probabilities[:, FIRST_KNOWN:].argmax(dim=1) + FIRST_KNOWN
-    scores = torch.where(odds > 0, unknown_score(probabilities, taught), known_score(probabilities))
+    scores = torch.where(odds > 0, unknown_score(probabilities, objectness, taught), known_score(probabilities))
     return Verdicts(torch.where(odds > 0, UNKNOWN, known), scores, odds.sigmoid())
 
 

@@ -212,7 +212,7 @@ class OpenWorldHead(nn.Module):
         # Without the masked logits: where every known class has probability 0, these would be as good.
         logits = image.logits[:, : FIRST_KNOWN + len(self.known)]
         energy = self.scorer.log_odds(self.scorer.evidence(logits)) if self.scorer.fitted else None
-        return verdicts(logits, energy, taught=self.taught)
+        return verdicts(logits, image.objectness, energy, taught=self.taught)
 
     def _check(self, image: Regions, number: int) -> None:
         n, columns = len(image.proposals), 1 + self.classes

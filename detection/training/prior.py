@@ -74,7 +74,8 @@ def undecided(head: OpenWorldHead, image: Regions, number: int, scale: tuple[flo
     """
     logits = image.logits[:, : FIRST_KNOWN + len(head.known)]
     probabilities = logits.float().softmax(dim=1)
-    scores = torch.stack([unknown_score(probabilities, head.taught), known_score(probabilities)], dim=1)
+    of_unknown = unknown_score(probabilities, image.objectness, head.taught)
+    scores = torch.stack([of_unknown, known_score(probabilities)], dim=1)
     rows = (scores >= head.decision.score_floor).any(dim=1)
     known = probabilities[rows, FIRST_KNOWN:].argmax(dim=1)
     column = known + 1 if image.boxes.shape[1] > 1 else torch.zeros_like(known)

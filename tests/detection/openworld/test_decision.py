@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -5,6 +7,7 @@ from detection.openworld.decision import detections_of, known_score, log_odds, u
 from detection.openworld.settings import DecisionSettings
 from detection.structures import UNKNOWN, Regions
 
+OBJECTNESS = torch.tensor([0.0, math.log(3)])  # probabilities of .5 and .75
 P = torch.tensor([[0.1, 0.2, 0.6, 0.1], [0.5, 0.3, 0.1, 0.1]])
 
 
@@ -19,20 +22,21 @@ def test_the_classifiers_odds_times_those_of_the_energy():
 
 def test_scores():
     assert known_score(P).tolist() == pytest.approx([0.6, 0.1])
-    # Root of the geometric mean of p(unknown) and 1 - p(background).
-    assert unknown_score(P, True).tolist() == pytest.approx([(0.2 * 0.9) ** 0.25, (0.3 * 0.5) ** 0.25])
+    # Root of the geometric mean of p(unknown), 1 - p(background) and objectness.
+    expected = [(0.2 * 0.9 * 0.5) ** (1 / 6), (0.3 * 0.5 * 0.75) ** (1 / 6)]
+    assert unknown_score(P, OBJECTNESS, True).tolist() == pytest.approx(expected)
     # Nothing was labelled unknown: 1 - .1 - .6, and 1 - .5 - .1.
-    assert unknown_score(P, torch.tensor(False)).tolist() == pytest.approx([0.3**0.5, 0.4**0.5])
-    assert unknown_score(torch.tensor([[1.0, 0, 0]]), False).tolist() == [0.0]
+    assert unknown_score(P, OBJECTNESS, torch.tensor(False)).tolist() == pytest.approx([0.15**0.25, 0.3**0.25])
+    assert unknown_score(torch.tensor([[1.0, 0, 0]]), OBJECTNESS[:1], False).tolist() == [0.0]
 
 
 def test_one_verdict_a_region():
-    decided = verdicts(P.log(), torch.tensor([2.0, 0.5]), taught=True)
+    decided = verdicts(P.log(), OBJECTNESS, torch.tensor([2.0, 0.5]), taught=True)
     assert decided.labels.tolist() == [UNKNOWN, UNKNOWN]
-    assert verdicts(P.log(), torch.tensor([1.0, -2.0]), taught=True).labels.tolist() == [2, 2]
-    decided = verdicts(P.log(), None, taught=True)
+    assert verdicts(P.log(), OBJECTNESS, torch.tensor([1.0, -2.0]), taught=True).labels.tolist() == [2, 2]
+    decided = verdicts(P.log(), OBJECTNESS, None, taught=True)
     assert decided.labels.tolist() == [2, UNKNOWN]
-    assert decided.scores.tolist() == pytest.approx([0.6, (0.3 * 0.5) ** 0.25])
+    assert decided.scores.tolist() == pytest.approx([0.6, (0.3 * 0.5 * 0.75) ** (1 / 6)])
     assert decided.posteriors.tolist() == pytest.approx([0.25, 0.75])  # .2 against .6, .3 against .1
 
 
@@ -41,11 +45,11 @@ def regions(logits, boxes=None):
     place = torch.arange(n).float()[:, None] * 100
     corners = torch.cat([place, place, place + 10, place + 10], dim=1)
     boxes = torch.stack([corners, corners + 1, corners + 2], dim=1) if boxes is None else boxes
-    return Regions(corners, torch.zeros(n), boxes, torch.tensor(logits).float(), torch.randn(n, 5))
+    return Regions(corners, torch.full((n,), 20.0), boxes, torch.tensor(logits).float(), torch.randn(n, 5))
 
 
 def found(image, **settings):
-    decided = verdicts(image.logits, None, taught=True)
+    decided = verdicts(image.logits, image.objectness, None, taught=True)
     return detections_of(image, decided, torch.arange(float(len(image.logits))), DecisionSettings(**settings))
 
 
