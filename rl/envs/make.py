@@ -1,6 +1,7 @@
 """From a name to an environment that an agent can learn from."""
 
 import importlib
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -149,7 +150,10 @@ def _is_of_mujoco(name: str) -> bool:
 
 def _make(settings: EnvSettings) -> gym.Env:
     try:
-        return gym.make(settings.name, render_mode="rgb_array", **settings.options)
+        with warnings.catch_warnings():
+            # One that observes images need not draw; one that does not and cannot is refused by PixelStack.
+            warnings.filterwarnings("ignore", message=".*not in the possible render_modes")
+            return gym.make(settings.name, render_mode="rgb_array", **settings.options)
     except TypeError as error:
         if "render_mode" not in str(error):
             raise

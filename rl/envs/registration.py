@@ -1,7 +1,8 @@
 """Gymnasium ids of our environments.
 
-Gymnasium 1 has no entry points for environments any more, so an id is known once a module that registers it has been
-imported. Where nothing of ours is (SB3's spawned workers), let the id name the module: `rl.envs:surnia/PixelReach-v0`.
+Gymnasium 1 has no entry points for environments any more (group `gymnasium.envs`), so an id is known once a module that
+registers it has been imported: here `rl.CURL`, `rl.make_env`, or `rl.envs` after gymnasium. Where nothing of ours is,
+as in workers that stable-baselines3 spawns, let the id name the module: `rl.envs.pixel_reach:surnia/PixelReach-v0`.
 """
 
 PIXEL_REACH = "surnia/PixelReach-v0"

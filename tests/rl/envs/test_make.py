@@ -77,11 +77,18 @@ def test_what_cannot_be_made_is_said(name, settings, says):
 
 
 def test_an_environment_of_ones_own_is_named_with_its_module(tmp_path, monkeypatch):
-    lines = "from gymnasium import register", "register(id='Mine-v0', entry_point='rl.envs.pixel_reach:PixelReach')"
-    (tmp_path / "my_environments.py").write_text("\n".join(lines))
+    (tmp_path / "my_environments.py").write_text(
+        "from gymnasium import register\n"
+        "from rl.envs import PixelReach\n"
+        "class Mine(PixelReach):\n"
+        "    metadata = {'render_modes': []}\n"
+        "register(id='Mine-v0', entry_point=Mine)\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    assert make_env("my_environments:Mine-v0", size=20).observation_space.shape == (3, 20, 20)
-    assert make_env("rl.envs:surnia/PixelReach-v0").observation_space.shape == (3, 42, 42)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that it cannot draw is of no importance, as it observes images
+        assert make_env("my_environments:Mine-v0", size=20).observation_space.shape == (3, 20, 20)
+    assert make_env("rl.envs.pixel_reach:surnia/PixelReach-v0").observation_space.shape == (3, 42, 42)
     with pytest.raises(ConfigError, match="No module named 'my_envs'"):
         make_env("my_envs:Mine-v0")
 

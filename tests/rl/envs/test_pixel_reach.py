@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -168,4 +171,12 @@ def test_passes_both_checkers():
 
 def test_gymnasium_finds_it_by_its_id():
     assert gym.make("surnia/PixelReach-v0", size=28).observation_space.shape == (28, 28, 1)
-    assert isinstance(gym.make("rl.envs:surnia/PixelReach-v0").unwrapped, PixelReach)
+    assert isinstance(gym.make("rl.envs.pixel_reach:surnia/PixelReach-v0").unwrapped, PixelReach)
+
+
+@pytest.mark.parametrize("first", ["import gymnasium", "import rl.envs; import gymnasium"])
+def test_a_process_that_knows_nothing_finds_it_by_the_module_in_its_id(first):
+    """As one that stable-baselines3 spawns: gymnasium 1 has no entry points that would tell it the id."""
+    code = f"{first}; print(type(gymnasium.make('rl.envs.pixel_reach:surnia/PixelReach-v0').unwrapped).__name__)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (said.stdout, said.stderr) == ("PixelReach\n", "")
