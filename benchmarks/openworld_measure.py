@@ -154,7 +154,7 @@ class Trained:
 
     @cached_property
     def keeping_threshold(self) -> float:
-        """The highest threshold, in steps of .01, that costs known classes at most `decision.cost` of mAP on validation images."""
+        """The highest threshold, in steps of .01, that costs at most `decision.cost` of mAP on validation images."""
         truth = GroundTruth.from_annotations(self.data.val)
 
         def quality(threshold: float) -> float:
