@@ -3,6 +3,7 @@
 Nothing but the standard library is imported before a command is chosen, so that help is there at once.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -95,6 +96,8 @@ def tell(error: Exception, command: str = "") -> str:
         return str(error)
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return f"out of memory: try {SMALLER.get(command, 'again when other programs have ended')}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # in a package's own files
+        return "no space left on the disk: free some; what a run had saved before is intact, and it goes on from there"
     if isinstance(error, ModuleNotFoundError) and (module := (error.name or "").partition(".")[0]) not in OURS:
         package = CALLED.get(module, module.replace("_", "-"))
         return f"the package {package} is not installed: pip install {package}, then run the command again"

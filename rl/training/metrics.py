@@ -1,11 +1,14 @@
 """Where stable-baselines3's logger writes in a run: metrics.jsonl and TensorBoard, both against environment steps."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
-from sslcore.storage import RunDirectory
+from sslcore.errors import CheckpointError
+from sslcore.storage import RunDirectory, files
 from sslcore.training.finite import check_finite
 
 # What is the same in every line, or another each time that a run is made.
@@ -39,15 +42,28 @@ class EnvStepsTensorBoard(TensorBoardOutputFormat):
         folder: of its files.
         action_repeat: environment steps of an agent step, in which the algorithm counts.
         after: what is there of later environment steps was written before the run was stopped, and does not count.
+
+    Raises:
+        CheckpointError: the disk is full, or the operating system refuses otherwise; `write`, too.
     """
 
     def __init__(self, folder: str, action_repeat: int, *, after: int) -> None:
-        self.writer = SummaryWriter(folder, purge_step=after + 1)
+        self._folder, self._action_repeat = folder, action_repeat
+        with self._explained():
+            self.writer = SummaryWriter(folder, purge_step=after + 1)
         self._is_closed = False
-        self._action_repeat = action_repeat
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        super().write(key_values, key_excluded, step * self._action_repeat)
+        with self._explained():
+            super().write(key_values, key_excluded, step * self._action_repeat)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the writer's thread met is raised at its next turn here."""
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(f"cannot write {files.show_path(self._folder)}: {files.explain(error)}") from error
 
 
 def run_logger(run: RunDirectory, action_repeat: int, *, after: int) -> Logger:

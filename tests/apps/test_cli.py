@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import subprocess
@@ -290,6 +291,13 @@ def test_out_of_memory_names_options_that_the_command_has(surnia, command):
     for option in re.findall(r"--([\w.-]+)", said):
         assert option in listed
     assert ("--batch" in said) == (command not in {"export", "demo", ""})
+
+
+def test_a_full_disk_is_a_sentence_whoever_writes():
+    """Also where another package writes a file of its own, as TensorBoard does."""
+    said = cli.tell(OSError(errno.ENOSPC, "No space left on device"))
+    assert said.startswith("no space left on the disk: free some") and "unexpected" not in said
+    assert cli.tell(OSError(errno.EIO, "Input/output error")).startswith("unexpected OSError")
 
 
 @pytest.mark.parametrize("place", [0, 2, 5])

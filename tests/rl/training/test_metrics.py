@@ -1,10 +1,14 @@
+import errno
+
 import pytest
 from support.control import small_recipe, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rl.curl import curl
 from rl.training.learner import Learner
-from sslcore.errors import SurniaError
+from rl.training.metrics import EnvStepsTensorBoard
+from sslcore.errors import CheckpointError, SurniaError
 from sslcore.storage import list_checkpoints, read_metrics, read_run
 
 
@@ -30,6 +34,28 @@ def test_tensorboard_and_metrics_agree_also_after_a_resume(tmp_path):
     for name in ("eval/mean_reward", "train/critic_loss", "train/contrastive_loss"):
         assert shown[name] == measured(tmp_path / "run", name) and len(shown[name]) > 2
     assert [step for step, _ in shown["eval/mean_reward"]] == [0, 80, 160, 240]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_disk_that_is_full_for_tensorboard_is_named(tmp_path, monkeypatch, at):
+    real, written = RecordWriter.write, []
+
+    def write(self, data):
+        written.append(data)
+        if len(written) > at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, data)
+
+    def write_three():
+        board = EnvStepsTensorBoard(str(tmp_path / "run" / "tensorboard"), 2, after=-1)
+        for step in range(3):
+            board.write({"loss": 1.0}, {"loss": ()}, step)
+
+    monkeypatch.setattr(RecordWriter, "write", write)
+    with pytest.raises(CheckpointError, match=r"run/tensorboard: no space left on device; free some space"):
+        write_three()
+    assert len(written) == at + 1
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
