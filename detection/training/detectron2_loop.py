@@ -2,7 +2,7 @@
 
 Batches, losses, learning rates, progress, metrics, purity and checkpoints are those of Lightning's loop; the callbacks
 that look after the last four ask little of a trainer, and are given that here. Processes are brought together as for
-the other engine and not by detectron2's `launch`, which would start them anew for every stage.
+the other engine, once for all stages and their evaluations; detectron2's `launch` would start them anew for each.
 """
 
 import logging
@@ -14,7 +14,15 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.engine import (
+    AMPTrainer,
+    DefaultTrainer,
+    HookBase,
+    SimpleTrainer,
+    TrainerBase,
+    create_ddp_model,
+    hooks,
+)
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -24,6 +32,7 @@ from detection.engines.detectron2.config import config_of
 from detection.training.batches import Batch
 from detection.training.callbacks import Meter
 from detection.training.module import StageModule, build_sgd, rate_factor
+from detection.training.processes import everybodys
 from sslcore.distributed import all_reduce_sum, rank, world_size
 from sslcore.errors import SurniaError
 from sslcore.storage import load_checkpoint, save_checkpoint
@@ -49,7 +58,8 @@ def fit(module: StageModule, callbacks: list[pl.Callback], start: Path | None, l
     if world_size() > 1:
         if comm._LOCAL_PROCESS_GROUP is None:  # detectron2's `launch` would have made it, and it has no public question
             comm.create_local_process_group(processes_here(module.recipe.devices))
-        if module.recipe.network.norm == "batch":  # else a process's few images would be normalised among themselves
+        # Else a process's few images would be normalised among themselves; torch can only do it on GPUs.
+        if module.recipe.network.norm == "batch" and torch.cuda.is_available():
             nn.SyncBatchNorm.convert_sync_batchnorm(module.engine)
     with _silenced():
         trainer = StageTrainer(module, callbacks, logger)
@@ -86,11 +96,21 @@ class StageTrainer(DefaultTrainer):
         self.random: dict[str, Any] | None = None
         cfg = config_of(stage.recipe.network)
         cfg.SOLVER.AMP.ENABLED = stage.recipe.precision == "16"
-        cfg.SOLVER.MAX_ITER = stage.settings.steps
-        cfg.OUTPUT_DIR = ""
-        super().__init__(cfg)
+        # Not DefaultTrainer's own beginning, which would give every process a GPU, also where there is none, and set up
+        # a log and checkpoints that are kept otherwise here.
+        TrainerBase.__init__(self)
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        own = [self.stage.device.index] if self.stage.device.type == "cuda" else None
+        model = create_ddp_model(model, broadcast_buffers=False, device_ids=own)
+        simple = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         # What a step lost is read by the meter, every so many steps; else the host would wait for the GPU at each.
-        self._trainer.gather_metric_period = stage.settings.steps + 1
+        never = stage.settings.steps + 1
+        self._trainer = simple(model, self.build_train_loader(cfg), optimizer, gather_metric_period=never)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.cfg = cfg
+        self.start_iter, self.max_iter = 0, stage.settings.steps
+        self.register_hooks(self.build_hooks())
 
     # --- what the trainer asks of its subclasses
 
@@ -128,12 +148,14 @@ class StageTrainer(DefaultTrainer):
         for callback in self.callbacks:
             if callback.state_key in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][callback.state_key])
-        self.random = state["random"]
+        self.random = state["random"][rank() % len(state["random"])]  # there may have been fewer processes
         self.start_iter = self.done = state["global_step"]
 
     def save(self, folder: Path) -> None:
         """A checkpoint; every process must call it, and the first one writes."""
         callbacks = {each.state_key: state for each in self.callbacks if (state := each.state_dict())}
+        # detectron2 samples anchors from torch's generator, which each process has moved on as its images asked.
+        drawn = [state for (state,) in everybodys([random_state()])]
         if rank():
             return
         train = {
@@ -142,7 +164,7 @@ class StageTrainer(DefaultTrainer):
             "lr_schedulers": [self.scheduler.state_dict()],
             "stream": self.stage.stream.state_dict(),
             "callbacks": callbacks,
-            "random": random_state(),
+            "random": drawn,
         }
         if self.cfg.SOLVER.AMP.ENABLED:
             train["grad_scaler"] = self._trainer.grad_scaler.state_dict()
@@ -257,20 +279,15 @@ def _nothing() -> Iterator[None]:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """detectron2 would set up a log of its own and print the model; what a person should read, others say here."""
-    names = ("detectron2", "fvcore")
-    before = {name: (logging.getLogger(name).level, logging.getLogger(name).propagate) for name in names}
-    silent = logging.NullHandler()
-    for name in names:
-        logger = logging.getLogger(name)
+    """detectron2 logs each stage's beginning and end; what a person should read, others say here."""
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore")]
+    before, silent = [logger.propagate for logger in loggers], logging.NullHandler()
+    for logger in loggers:
         logger.addHandler(silent)
         logger.propagate = False
-        logger.setLevel(logging.INFO)  # at which the trainer takes the log for set up
     try:
         yield
     finally:
-        for name, (level, propagate) in before.items():
-            logger = logging.getLogger(name)
+        for logger, propagate in zip(loggers, before):
             logger.removeHandler(silent)
-            logger.setLevel(level)
             logger.propagate = propagate

@@ -21,8 +21,6 @@ def check_machine(recipe: DetectionRecipe) -> None:
     if recipe.precision == "16" and not torch.cuda.is_available():
         problems.append("precision: 16 needs a CUDA GPU, and there is none here; use bf16 or 32")
     processes = processes_here(recipe.devices) * recipe.nodes
-    if processes > 1 and recipe.engine == "detectron2" and not torch.cuda.is_available():
-        problems.append("devices: detectron2 trains in several processes on GPUs only; use devices 1, or torchvision")
     if recipe.batch_size % processes:
         problems.append(f"batch_size: {recipe.batch_size} does not divide among {processes} processes")
     if problems:

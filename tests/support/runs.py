@@ -1,7 +1,9 @@
 """Detection runs that are stopped or killed at a chosen step, and what is compared of them."""
 
+import multiprocessing
 import os
 import signal
+from contextlib import nullcontext
 
 import pytest
 import pytorch_lightning as pl
@@ -32,22 +34,24 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_detection(path, recipe, data, *, resume=False, at=None, action=stop, until=None, say=None):
-    """`detect_train` in a run directory; at=(task, stage, step) is where `action` strikes."""
+def run_detection(path, recipe, data, *, resume=False, at=None, action=stop, until=None, say=None, first=True):
+    """`detect_train` in a run directory; at=(task, stage, step) is where `action` strikes. Of several processes only
+    the first opens the directory."""
     said = [] if say is None else say
-    opened = (
-        RunDirectory.open(path)
-        if resume
-        else RunDirectory.create(path, recipe="data: {}\n", command=["test"], seed=recipe.seed)
-    )
-    with opened, pytest.MonkeyPatch.context() as patch:
+    if not first:
+        opened = nullcontext(path)
+    elif resume:
+        opened = RunDirectory.open(path)
+    else:
+        opened = RunDirectory.create(path, recipe="data: {}\n", command=["test"], seed=recipe.seed)
+    with opened as place, pytest.MonkeyPatch.context() as patch:
         if at is not None:
             real = stage_module._fit
             patch.setattr(
                 stage_module, "_fit",
                 lambda module, callbacks, *where: real(module, [At(*at, action), *callbacks], *where),
             )  # fmt: skip
-        return detect_train(recipe, opened, data=data, resume=resume, quiet=True, say=said.append, until=until)
+        return detect_train(recipe, place, data=data, resume=resume, quiet=True, say=said.append, until=until)
 
 
 def weights(path, task):
@@ -73,3 +77,31 @@ def without_times(values):
         timing = {"timing", "surroundings", "time", "images_per_second", "seconds"}
         return {key: without_times(value) for key, value in values.items() if key not in timing}
     return [without_times(value) for value in values] if isinstance(values, list) else values
+
+
+# --- two processes ---------------------------------------------------------------------------------------------------
+
+
+def in_two(function, *arguments):
+    """function(rank, port, *arguments) in two forked processes, both of which must end well."""
+    context = multiprocessing.get_context("fork")
+    port = 21_000 + os.getpid() % 20_000
+    both = [context.Process(target=function, args=(rank, port, *arguments)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+
+
+def take_part(rank, port, path, recipe, data, states=None, how=None):
+    """One of two processes of a run, as a launcher starts them; `how` is given to `run_detection`, and the detector's
+    weights go to `states`."""
+    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", NODE_RANK="0")
+    os.environ.update(GROUP_RANK="0", TORCHELASTIC_RUN_ID="test", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    outcome = run_detection(path, recipe, data, first=rank == 0, **(how or {}))
+    if states:
+        torch.save(outcome.engine.state_dict(), states / f"{rank}.pt")
+    at = (how or {}).get("at")
+    assert outcome.stopped if at else len(outcome.results["by_task"]) == (recipe.tasks or 2)
+    os._exit(0)

@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 from support.drawn import TASKS, draw_set, drawn_recipe
-from support.runs import assert_same_run, run_detection
+from support.runs import assert_same_run, in_two, run_detection, take_part
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed")
@@ -78,6 +78,21 @@ def test_stopped_anywhere_it_ends_alike(tmp_path, drawn, finished):
     assert second.stopped and second.steps == 2 + 2
     assert not run_detection(run, recipe, drawn, resume=True).stopped
     assert_same_run(finished[0], run)
+
+
+def test_two_processes_have_one_detector_and_stopped_they_end_alike(tmp_path, drawn):
+    recipe = small(devices=2, finetune={"steps": 1}, clustering={"start": 0.0, "refresh": 1})
+    in_two(take_part, tmp_path / "two", recipe, drawn, tmp_path)
+    ours, theirs = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert all(torch.equal(theirs[name], value) for name, value in ours.items() if isinstance(value, torch.Tensor))
+    assert any(name.endswith("running_mean") for name in ours), "batch norms have met other images in each process"
+    assert ours["model.roi_heads.head.clustering.prototypes.seen"].any()
+    chosen = read_json(tmp_path / "two/tasks/2/results.json")["purity"]["train"]["chosen"]["count"]
+    assert chosen > 2 * recipe.later.steps, "more than one process's images alone would have"
+
+    in_two(take_part, tmp_path / "parts", recipe, drawn, None, {"at": (2, "train", 1)})
+    in_two(take_part, tmp_path / "parts", recipe, drawn, None, {"resume": True})
+    assert_same_run(tmp_path / "two", tmp_path / "parts")
 
 
 def test_other_settings_of_the_recipe_hold_here_too(tmp_path, drawn):

@@ -1,16 +1,12 @@
 """Two processes on the same global batch train what one does, and share evaluation."""
 
-import multiprocessing
-import os
-
 import pytest
 import torch
 from support.drawn import drawn_recipe
-from support.runs import run_detection
+from support.runs import in_two, run_detection, take_part
 
 from detection.training.layout import read_json
 from detection.training.processes import check_machine
-from detection.training.runner import detect_train
 from sslcore.errors import ConfigError
 from sslcore.storage import load_checkpoint
 
@@ -46,29 +42,6 @@ def test_processes_that_look_at_images_have_the_same_detector(tmp_path, drawn):
     assert any(name.endswith("running_mean") for name in ours)
     for name, value in ours.items():
         assert torch.equal(theirs[name], value), name
-
-
-def in_two(function, *arguments):
-    context = multiprocessing.get_context("fork")
-    port = 21_000 + os.getpid() % 20_000
-    both = [context.Process(target=function, args=(rank, port, *arguments)) for rank in (0, 1)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(120)
-    assert [process.exitcode for process in both] == [0, 0]
-
-
-def take_part(rank, port, path, recipe, data, states=None):
-    """One of two processes, as a launcher starts them."""
-    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", NODE_RANK="0")
-    os.environ.update(GROUP_RANK="0", TORCHELASTIC_RUN_ID="test", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    first = rank == 0  # the others are given the path alone
-    outcome = run_detection(path, recipe, data) if first else detect_train(recipe, path, data=data, quiet=True)
-    assert outcome.results["complete"] and len(outcome.results["by_task"]) == (recipe.tasks or 2)
-    if states:
-        torch.save(outcome.engine.state_dict(), states / f"{rank}.pt")
-    os._exit(0)
 
 
 def test_what_does_not_fit_the_machine_is_told_at_once():
