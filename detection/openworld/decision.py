@@ -32,7 +32,8 @@ def log_odds(
         taught: whether training had regions labelled unknown; if not, the classifier's unknown logit says nothing, and
             the energy alone decides.
     """
-    by_classifier = (logits[:, UNKNOWN] - logits[:, FIRST_KNOWN:].amax(dim=1)).float()
+    logits = logits.float()
+    by_classifier = logits[:, UNKNOWN] - logits[:, FIRST_KNOWN:].amax(dim=1)
     if energy is None:
         return by_classifier
     return energy + torch.where(torch.as_tensor(taught, device=logits.device), by_classifier, 0)

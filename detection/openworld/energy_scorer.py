@@ -1,4 +1,4 @@
-"""From the known logits of a region to the probability that it is an unknown object.
+"""From the known logits of a region to what they say for its being an unknown object.
 
 Joseph et al., "Towards Open World Object Detection" (ORE), CVPR 2021, section 4.3: free energies of known and of
 unknown regions, a Weibull density of each. Where ORE compares the densities at one energy, what counts here is their
@@ -24,7 +24,7 @@ EVEN = 0.5
 
 
 class EnergyScorer(nn.Module):
-    """Free energy, and from it the posterior probability of being unknown, once it has been fitted.
+    """Free energy, and from it the log-odds of being unknown, once densities have been fitted.
 
     Args:
         score: what the densities are of, see `evidence`.
@@ -54,7 +54,7 @@ class EnergyScorer(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether `posterior` has been fitted."""
+        """Whether there are densities, so that `log_odds` says something."""
         return bool(self._summary)
 
     def energy(self, logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
@@ -126,7 +126,7 @@ class EnergyScorer(nn.Module):
         self.log_ratio.zero_()
 
     def status(self) -> str:
-        """One sentence: what the posterior rests on."""
+        """One sentence: what the decision rests on."""
         if not self.fitted:
             return (
                 "The decision on unknown objects was not fitted: the classifier's own unknown logit stands in for it."

@@ -221,6 +221,11 @@ class OpenWorldHead(nn.Module):
                 f"{n} proposals need logits ({n}, {self.outputs}) and boxes ({n}, 1 or {columns}, 4), not "
                 f"{tuple(image.logits.shape)} and {tuple(image.boxes.shape)}, for image {number} of the batch"
             )
+        if image.objectness.shape != (n,):
+            raise ValueError(
+                f"{n} proposals need objectness ({n},), not {tuple(image.objectness.shape)}, for image {number} of the "
+                "batch"
+            )
         for name in ("logits", "objectness", "boxes"):
             if not bool(getattr(image, name).isfinite().all()):
                 raise ValueError(

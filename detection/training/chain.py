@@ -255,7 +255,7 @@ class Chain:
             )
             for part in parts:
                 evidence += part
-        summary = fitting.fit(engine, evidence, settings, val)
+        summary = fitting.fit(engine, evidence, settings, val, together=True)
         for sentence in summary["sentences"]:
             self.say(f"task {task}, decision: {sentence}")
         summary["seconds"] = time.perf_counter() - began

@@ -130,7 +130,14 @@ def _overlaps(regions: Regions, boxes: Tensor) -> Tensor:
     return highest_iou(regions.proposals, boxes) >= OBJECT_IOU
 
 
-def fit(engine: Any, evidence: Evidence, settings: DecisionSettings, val: LabeledSet | None) -> dict[str, Any]:
+def fit(
+    engine: Any,
+    evidence: Evidence,
+    settings: DecisionSettings,
+    val: LabeledSet | None,
+    *,
+    together: bool = False,
+) -> dict[str, Any]:
     """Fits the decision of the engine's head, and says what came of it.
 
     Args:
@@ -138,6 +145,8 @@ def fit(engine: Any, evidence: Evidence, settings: DecisionSettings, val: Labele
         evidence: of all validation images.
         settings: `fit` is "known", "oracle" or "none", which leaves the classifier to decide.
         val: labels of the images that the evidence comes from; not needed for "none" or a given prior.
+        together: every process calls this with the evidence of all of them, and the first one chooses the prior for
+            all; else each process that calls it does for itself, and waits for no other.
 
     Returns:
         Plain values for JSON: what was fitted, the prior and what it costs, the sentences about it, and curves and
@@ -149,11 +158,11 @@ def fit(engine: Any, evidence: Evidence, settings: DecisionSettings, val: Labele
         return {"fit": "none", "status": engine.head.status(), "sentences": []}
     known, unknown = (torch.tensor(values, dtype=torch.float64) for values in (evidence.known, evidence.unknown))
     report: FitReport = scorer.fit(known, unknown, source=SOURCES[settings.fit])
-    choice = None
+    choice: Choice | None = None
     if settings.prior is not None:
         scorer.prior = settings.prior
     elif scorer.fitted and val is not None and evidence.images:
-        choice = agreed(choose_prior(engine.head, evidence.images, val) if rank() == 0 else None)
+        choice = _choice(engine.head, evidence.images, val, together=together)
         scorer.prior = choice.prior
     summary = report.to_dict()
     return {
@@ -166,6 +175,13 @@ def fit(engine: Any, evidence: Evidence, settings: DecisionSettings, val: Labele
         "curves": _curves(report),
         "samples": {"known": _some(evidence.known), "unknown": _some(evidence.unknown)},
     }
+
+
+def _choice(head: OpenWorldHead, images: list[Undecided], val: LabeledSet, *, together: bool) -> Choice:
+    if not together:
+        return choose_prior(head, images, val)
+    choice: Choice = agreed(choose_prior(head, images, val) if rank() == 0 else None)
+    return choice
 
 
 def _sentences(choice: Choice | None, settings: DecisionSettings) -> list[str]:
@@ -187,6 +203,8 @@ def _sentences(choice: Choice | None, settings: DecisionSettings) -> list[str]:
 
 def fit_decision(engine: Any, annotations: AnnotationSet, tasks: TaskSet, task: int, **reading: Any) -> dict[str, Any]:
     """`collect_evidence` on all images of a set and `fit`, by the settings that the engine's head was made with.
+
+    Of several processes one suffices: it looks at all images, and waits for no other.
 
     Args:
         engine: the detector; its state changes.

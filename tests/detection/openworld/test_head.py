@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from support.processes import in_processes
@@ -250,6 +252,9 @@ def test_what_does_not_fit_is_refused():
     head = made()
     with pytest.raises(ValueError, match=r"5 proposals need logits \(5, 5\)"):
         head.decide([regions(5, made(("cat",)))])
+    short = replace(regions(5, head), objectness=torch.zeros(1))
+    with pytest.raises(ValueError, match=r"5 proposals need objectness \(5,\), not \(1,\), for image 0"):
+        head.decide([short])
     with pytest.raises(ValueError, match="logits hold NaN or infinity: training diverged"):
         head.losses(torch.zeros(1, DIM), torch.full((1, 5), torch.nan), torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"need logits \(n, 5\)"):

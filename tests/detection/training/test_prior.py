@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from support.processes import in_processes
 
 from detection.data.annotations import AnnotationSet, ImageRecord
 from detection.data.results import category_ids, results_of
 from detection.data.views import test_view as view_with_unknowns
 from detection.data.views import val_view
 from detection.evaluation import DetectionArrays, GroundTruth, evaluate
+from detection.openworld.counting import packed, unpacked
 from detection.openworld.head import OpenWorldHead
 from detection.openworld.settings import ClusteringSettings, DecisionSettings, UnknownSettings
 from detection.structures import FIRST_KNOWN, UNKNOWN, Regions
@@ -19,6 +21,7 @@ from detection.tasks import TaskSet
 from detection.training import fitting
 from detection.training.fitting import Evidence, evidence_of, fit
 from detection.training.prior import choose_prior, undecided
+from detection.training.processes import everybodys
 
 TASKS = TaskSet(name="two", tasks=[["a", "b"], ["c"]])
 SCALE = (2.0, 2.0)  # the network's image is twice as large
@@ -117,13 +120,17 @@ def test_crowds_and_images_that_were_not_looked_at_do_not_count():
     assert nothing.map_without is None
 
 
-def collected(head, annotations, count):
-    view = val_view(annotations, TASKS, 1)
+def seen_of(head, view, numbers):
     labeler = fitting.labeler_of(UnknownSettings())
     evidence = Evidence()
-    for number in range(count):
+    for number in numbers:
         evidence += evidence_of(head, made_regions(number), view, number, scale=SCALE, labeler=labeler)
-    return evidence, view
+    return evidence
+
+
+def collected(head, annotations, count):
+    view = val_view(annotations, TASKS, 1)
+    return seen_of(head, view, range(count)), view
 
 
 class Engine:
@@ -164,3 +171,66 @@ def test_only_what_can_be_found_is_kept():
     head = made_head(score_floor=0.7)
     kept = undecided(head, made_regions(0), 0, SCALE)
     assert 0 < len(kept.known) < 7 and (kept.scores >= 0.7).any(dim=1).all()
+
+
+def chosen_by_one_of_two(rank):
+    """What the first process chooses, without the second."""
+    if rank:
+        return None
+    head, annotations = made_head(cost=0.05), made_set()
+    evidence, view = collected(head, annotations, 40)
+    return fit(Engine(head), evidence, head.decision, view)["prior"]
+
+
+def chosen_together(rank):
+    """What each of two processes has, of which each looked at every other image; and whether it chose."""
+    head, annotations = made_head(cost=0.05), made_set()
+    view, evidence, chosen = val_view(annotations, TASKS, 1), Evidence(), []
+    for part in everybodys([seen_of(head, view, range(rank, 40, 2))]):
+        evidence += part[0]
+    with pytest.MonkeyPatch.context() as patch:
+        real = fitting.choose_prior
+        patch.setattr(fitting, "choose_prior", lambda *given: chosen.append(rank) or real(*given))
+        fit(Engine(head), evidence, head.decision, view, together=True)
+    return head.scorer.prior, chosen
+
+
+def made(folder):
+    folder.mkdir()
+    return folder
+
+
+def test_several_processes_choose_once_and_as_one_does(tmp_path):
+    head, annotations = made_head(cost=0.05), made_set()
+    evidence, view = collected(head, annotations, 40)
+    alone = fit(Engine(head), evidence, head.decision, view)["prior"]
+    assert 0.01 < alone < 0.99
+    assert in_processes(chosen_together, made(tmp_path / "a")) == [(alone, [0]), (alone, [])]
+    # A train_net fits in its first process, when the others may have ended.
+    assert in_processes(chosen_by_one_of_two, made(tmp_path / "b")) == [alone, None]
+
+
+def test_the_prior_is_in_the_checkpoint_and_one_from_before_has_an_even_one():
+    head = made_head(cost=0.1)
+    evidence, view = collected(head, made_set(), 40)
+    fit(Engine(head), evidence, head.decision, view)
+    again = made_head()
+    again.load_state_dict(head.state_dict())
+    assert again.scorer.prior == head.scorer.prior != 0.5 and again.status() == head.status()
+    regions = [made_regions(100)]
+    assert torch.equal(again.decide(regions)[0].posteriors, head.decide(regions)[0].posteriors)
+    before = unpacked(head.scorer.get_extra_state())
+    del before["prior"]
+    again.scorer.set_extra_state(packed(before))
+    assert again.scorer.prior == 0.5 and again.scorer.fitted
+
+
+def test_images_without_a_region_are_images_without_a_detection():
+    head, annotations = made_head(cost=0.05), made_set()
+    images = [undecided(head, made_regions(i), i, SCALE) for i in range(39)]
+    full = made_regions(39)
+    none = Regions(full.proposals[:0], full.objectness[:0], full.boxes[:0], full.logits[:0], full.features[:0])
+    chosen = choose_prior(head, [*images, undecided(head, none, 39, SCALE)], val_view(annotations, TASKS, 1))
+    assert chosen.images == 40 and chosen.map_without is not None
+    nothing = choose_prior(head, [undecided(head, none, 0, SCALE)], val_view(annotations, TASKS, 1))
+    assert (nothing.map_without, nothing.map_with) == (0.0, 0.0)
