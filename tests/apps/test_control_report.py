@@ -145,6 +145,7 @@ def test_the_best_evaluation_is_told_from_the_last():
     assert "After 30 environment steps, at its last evaluation, it scores 8.0 on average over 10 episodes" in said
     assert said.endswith("where random actions reach 2.0. Its best evaluation was that after 20 steps: 9.0.")
     assert "best" not in lead([run_with((10, 7.0), (20, 9.0))])
+    assert lead([run_with((10, 7.0), evaluation={"episodes": 1})]).endswith("on average over 1 episode.")
 
 
 def test_few_seeds_are_called_few():

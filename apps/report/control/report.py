@@ -71,7 +71,7 @@ def lead(runs: Sequence[ControlRun]) -> str:
     random = "" if runs[0].random is None else f", where random actions reach {runs[0].random.mean:.1f}"
     return said + (
         f"After {last.env_steps:,} environment steps, at its last evaluation, it scores {last.mean:.1f} on average "
-        f"over {episodes} episodes{random}.{_better(runs[0])}"
+        f"over {episodes} episode{'s' * (episodes > 1)}{random}.{_better(runs[0])}"
     )
 
 
