@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from detection.engines.backbone_weights import BackboneReport
 from detection.engines.images import ImageBatch, ImageTransform
+from detection.engines.settings import NetworkSettings
 from detection.openworld.head import OpenWorldHead
 from detection.openworld.region_predictor import RegionPredictor
 from detection.openworld.sampling import RegionSample
 from detection.structures import Detections, Regions, Target
+from sslcore.errors import ConfigError
 
 
 @dataclass
@@ -112,6 +114,15 @@ class OpenWorldEngine(nn.Module):
         """Room for new classes; old weights are kept. Make the optimiser after it: layers have new parameters."""
         self.head.grow(names)
         self.predictor.grow(len(names))
+
+
+def check_width(network: NetworkSettings, head: OpenWorldHead) -> None:
+    """ConfigError if a network embeds regions in other lengths than its open-world head takes."""
+    if head.dim != network.representation:
+        raise ConfigError(
+            f"network.representation is {network.representation}, but the open-world head was made for embeddings of "
+            f"{head.dim}: make both alike"
+        )
 
 
 def _have_area(boxes: Tensor) -> Tensor:

@@ -54,6 +54,12 @@ class ImageBatch:
         there = [target.to(self.tensors.device) for target in targets]
         return [replace(target, boxes=self.to_network(target.boxes, i)) for i, target in enumerate(there)]
 
+    def boxes(self, boxes: Sequence[Float[Tensor, "b 4"]] | None) -> list[Float[Tensor, "b 4"]] | None:
+        """Boxes of each of the images as given, in the network's pixels and on its device; None stays None."""
+        if boxes is None:
+            return None
+        return [self.to_network(rows.to(self.tensors), i) for i, rows in enumerate(boxes)]
+
 
 class ImageTransform(nn.Module):
     """Resize, normalise, pad.

@@ -1,6 +1,8 @@
 """Detection libraries that engines adapt and that may be absent. Imports nothing heavy."""
 
 import importlib.util
+import logging
+import warnings
 
 INSTALL_DETECTRON2 = (
     "python -m pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
@@ -16,3 +18,12 @@ def missing_library(engine: str) -> str | None:
         f"engine: detectron2 is not installed; install it with {INSTALL_DETECTRON2} (torch and setuptools<81 first), "
         "or use engine torchvision"
     )
+
+
+def silence_library(engine: str) -> None:
+    """What torch says of a library's code is for the library's authors: who runs a command can do nothing about it."""
+    if engine != "detectron2":
+        return
+    for begins in ("`torch.jit.script` is deprecated", "torch.meshgrid: ", "`broadcast_buffers` is deprecated"):
+        warnings.filterwarnings("ignore", message=begins)
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from detection.engines.backbone_weights import BackboneReport, load_backbone_weights
-from detection.engines.engine import OpenWorldEngine, StepOutput, looking
+from detection.engines.engine import OpenWorldEngine, StepOutput, check_width, looking
 from detection.engines.images import ImageBatch, ImageTransform
 from detection.engines.networks import SIZE_DIVISIBLE, PyramidNetwork
 from detection.engines.region_pooling import RegionPool
@@ -22,7 +22,6 @@ from detection.openworld.head import OpenWorldHead
 from detection.openworld.region_predictor import RegionPredictor
 from detection.openworld.second_stage import region_losses, regions_of
 from detection.structures import Regions, Target
-from sslcore.errors import ConfigError
 
 POOLED = 7
 """Side of the grid that a region's features are pooled to."""
@@ -58,11 +57,7 @@ class OpenWorldFasterRCNN(OpenWorldEngine):
 
     def __init__(self, settings: NetworkSettings, head: OpenWorldHead, *, seed: int) -> None:
         super().__init__()
-        if head.dim != settings.representation:
-            raise ConfigError(
-                f"network.representation is {settings.representation}, but the open-world head was made for embeddings "
-                f"of {head.dim}: make both alike"
-            )
+        check_width(settings, head)
         self.settings = settings
         self.network = PyramidNetwork(settings)
         self.report: BackboneReport = load_backbone_weights(self.network, settings)
@@ -113,8 +108,6 @@ class OpenWorldFasterRCNN(OpenWorldEngine):
     ) -> StepOutput:
         batch = self.transform(images)
         there = batch.targets(targets)
-        if previous is not None:
-            previous = [batch.to_network(boxes.to(batch.tensors), i) for i, boxes in enumerate(previous)]
         maps = self.network(batch.tensors)
         scores = self.proposer(list(maps.values()))
         losses = self.proposer.losses(scores, batch, there, step=step)
@@ -123,7 +116,8 @@ class OpenWorldFasterRCNN(OpenWorldEngine):
             scores, batch, self.settings.proposals_train, before=self.settings.proposals_train
         )
         boxes, objectness = [p.boxes for p in proposals], [p.objectness for p in proposals]
-        samples = self.head.label(boxes, objectness, there, step=step, progress=progress, previous=previous)
+        before = batch.boxes(previous)
+        samples = self.head.label(boxes, objectness, there, step=step, progress=progress, previous=before)
         features = self._embed(maps, [sample.boxes for sample in samples])
         of_regions, to_remember = region_losses(self.head, self.predictor, features, samples)
         scales = [batch.scale(i) for i in range(len(samples))]

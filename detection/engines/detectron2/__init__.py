@@ -9,7 +9,7 @@ from detection.engines.libraries import missing_library
 if (_missing := missing_library("detectron2")) is not None:
     raise ImportError(_missing)
 
-from detection.engines.detectron2.config import add_openworld_config, lazy_openworld
+from detection.engines.detectron2.config import add_openworld_config
 from detection.engines.detectron2.data import OpenWorldMapper, register_openworld, register_view
 from detection.engines.detectron2.detector import OpenWorldRCNN, build_detector
 from detection.engines.detectron2.evaluation import OpenWorldEvaluator
@@ -20,6 +20,7 @@ from detection.engines.detectron2.heads import (
     OpenWorldStandardROIHeads,
     RememberRegions,
 )
+from detection.engines.detectron2.lazy import lazy_openworld
 
 __all__ = [
     "OpenWorldEvaluator",

@@ -1,14 +1,12 @@
-"""Open-world settings in detectron2's configurations, yacs and lazy, and Surnia's networks in detectron2's words."""
+"""Open-world settings in detectron2's yacs configurations, and Surnia's networks in detectron2's words."""
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from detectron2.config import CfgNode, LazyCall, get_cfg
+from detectron2.config import CfgNode, get_cfg
 from pydantic import ValidationError
 
 from detection.engines.settings import NetworkSettings
 from detection.openworld.head import OpenWorldHead
-from detection.openworld.region_predictor import RegionPredictor
 from detection.openworld.settings import ClusteringSettings, DecisionSettings, UnknownSettings
 from detection.tasks import TaskSet
 from sslcore.errors import ConfigError
@@ -92,67 +90,6 @@ def refuse_other_heads(cfg: CfgNode) -> None:
     for key in ("MASK_ON", "KEYPOINT_ON"):
         if cfg.MODEL[key]:
             raise ConfigError(f"MODEL.{key} is true, but open-world heads find boxes only: set it to false")
-
-
-def lazy_openworld(
-    model: Any,
-    known: Sequence[str],
-    *,
-    steps: int,
-    first_task: bool = True,
-    unknowns: UnknownSettings | None = None,
-    clustering: ClusteringSettings | None = None,
-    decision: DecisionSettings | None = None,
-    per_class_boxes: bool = True,
-    seed: int = 0,
-) -> Any:
-    """A lazy configuration of detectron2 with open-world heads in the place of its own; changed in place and returned.
-
-        model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
-        lazy_openworld(model, ["cat", "dog"], steps=90000)
-
-    Args:
-        model: of a `GeneralizedRCNN` with `StandardROIHeads` or `Res5ROIHeads`; mask heads are taken out.
-        known: names of the classes.
-        steps: iterations of the training.
-        first_task, unknowns, clustering, decision, per_class_boxes, seed: see `OpenWorldROIHeads`, `OpenWorldHead` and
-            `RegionPredictor`.
-
-    Raises:
-        ConfigError: the heads are others.
-    """
-    from detection.engines.detectron2.heads import OpenWorldRes5ROIHeads, OpenWorldRPN, OpenWorldStandardROIHeads
-
-    heads = model.roi_heads
-    name = getattr(heads["_target_"], "__name__", str(heads["_target_"]).rpartition(".")[2])
-    ours = {"StandardROIHeads": OpenWorldStandardROIHeads, "Res5ROIHeads": OpenWorldRes5ROIHeads}
-    if name not in ours:
-        raise ConfigError(f"open-world heads replace {' or '.join(ours)}, and this model has {name}")
-    dim = int(heads.box_predictor.input_shape.channels)
-    for key in [key for key in heads if str(key).startswith(("mask_", "keypoint_"))]:
-        del heads[key]
-    model.proposal_generator["_target_"] = OpenWorldRPN
-    heads["_target_"] = ours[name]
-    heads.head = LazyCall(OpenWorldHead)(
-        known=list(known),
-        dim=dim,
-        regions=heads.batch_size_per_image,
-        positive=heads.positive_fraction,
-        seed=seed,
-        **{
-            group: LazyCall(type(values))(**values.model_dump())
-            for group, values in (
-                ("unknowns", unknowns or UnknownSettings()),
-                ("clustering", clustering or ClusteringSettings()),
-                ("decision", decision or DecisionSettings()),
-            )
-        },
-    )
-    heads.box_predictor = LazyCall(RegionPredictor)(
-        dim=dim, known=len(known), per_class_boxes=per_class_boxes, seed=seed
-    )
-    heads.steps, heads.first_task, heads.num_classes = steps, first_task, len(known) + 1
-    return model
 
 
 # --- Surnia's networks -----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from detection.engines.detectron2.config import config_of
 from detection.engines.detectron2.heads import OpenWorldROIHeads
 from detection.engines.detectron2.labels import to_classes
 from detection.engines.detectron2.weights import load_weights_of
-from detection.engines.engine import OpenWorldEngine, StepOutput, looking
+from detection.engines.engine import OpenWorldEngine, StepOutput, check_width, looking
 from detection.engines.images import ImageBatch, ImageTransform
 from detection.engines.settings import NetworkSettings
 from detection.openworld.head import OpenWorldHead
@@ -41,11 +41,7 @@ def build_detector(
         ConfigError: settings that do not fit each other.
         CheckpointError: the backbone's weights cannot be used.
     """
-    if head.dim != network.representation:
-        raise ConfigError(
-            f"network.representation is {network.representation}, but the open-world head was made for embeddings of "
-            f"{head.dim}: make both alike"
-        )
+    check_width(network, head)
     cfg = config_of(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -133,15 +129,12 @@ class OpenWorldRCNN(OpenWorldEngine):
     ) -> StepOutput:
         batch = self.transform(images)
         there = batch.targets(targets)
-        before = None
-        if previous is not None:
-            before = [batch.to_network(boxes.to(batch.tensors), i) for i, boxes in enumerate(previous)]
         features, listed = self._features(batch)
         with _storage(step):
             truth = [self._instances(target, size) for target, size in zip(there, batch.sizes)]
             proposals, of_anchors = self.model.proposal_generator(listed, features, truth)
         samples, of_regions, to_remember = self.heads.learn(
-            features, proposals, there, step=step, progress=progress, previous=before
+            features, proposals, there, step=step, progress=progress, previous=batch.boxes(previous)
         )
         losses = {"objectness": of_anchors["loss_rpn_cls"], "proposal_boxes": of_anchors["loss_rpn_loc"], **of_regions}
         return StepOutput(losses, to_remember, samples, [batch.scale(i) for i in range(len(samples))])

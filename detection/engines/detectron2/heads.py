@@ -37,6 +37,13 @@ LOSSES = {"classification": "loss_cls", "boxes": "loss_box_reg", "clustering": "
 class OpenWorldRPN(RPN):
     """detectron2's proposal network; ground-truth rows that are no object (see `labels`) are not shown to it."""
 
+    @classmethod
+    def from_config(cls, cfg: Any, input_shape: Any) -> dict[str, Any]:
+        if cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":
+            _refuse_closed_heads(cfg.MODEL.ROI_HEADS.NAME)
+        found: dict[str, Any] = super().from_config(cfg, input_shape)
+        return found
+
     def forward(
         self, images: ImageList, features: dict[str, Tensor], gt_instances: list[Instances] | None = None
     ) -> tuple[list[Instances], dict[str, Tensor]]:
@@ -87,6 +94,12 @@ class OpenWorldROIHeads(ROIHeads):
     @classmethod
     def from_config(cls, cfg: Any, input_shape: Any, head: OpenWorldHead | None = None) -> dict[str, Any]:
         refuse_other_heads(cfg)
+        levels = cfg.MODEL.ROI_HEADS.IN_FEATURES
+        if issubclass(cls, Res5ROIHeads) and len(levels) > 1:
+            raise ConfigError(
+                f"MODEL.ROI_HEADS.NAME is {cls.__name__}, for C4 networks, but IN_FEATURES has the levels of a pyramid "
+                f"({', '.join(levels)}): set it to OpenWorldStandardROIHeads"
+            )
         parts: dict[str, Any] = super().from_config(cfg, input_shape)
         dim = parts["box_predictor"].cls_score.in_features
         head = head or open_world_head(cfg, dim)
@@ -198,6 +211,16 @@ class OpenWorldStandardROIHeads(OpenWorldROIHeads, StandardROIHeads):
     def embed(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         maps = [features[name] for name in self.box_in_features]
         return self.box_head(self.box_pooler(maps, [Boxes(image) for image in boxes])).flatten(1)
+
+
+def _refuse_closed_heads(name: str) -> None:
+    """ConfigError for heads that know nothing unknown: with them all would train, but not what was asked for."""
+    if not issubclass(ROI_HEADS_REGISTRY.get(name), OpenWorldROIHeads):
+        raise ConfigError(
+            f"MODEL.ROI_HEADS.NAME is {name}, which know nothing unknown: set it to OpenWorldStandardROIHeads (with a "
+            "C4 network OpenWorldRes5ROIHeads), or MODEL.PROPOSAL_GENERATOR.NAME back to RPN for a detector without "
+            "open-world parts"
+        )
 
 
 def as_instances(found: Detections, size: tuple[int, int], known: int) -> Instances:

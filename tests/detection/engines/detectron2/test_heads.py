@@ -136,6 +136,14 @@ def test_other_heads_and_unknown_settings_are_refused(small_cfg):
         build_model(small_cfg(known=[]))
     with pytest.raises(ConfigError, match="TASK is 5, but m_owodb has the tasks 1 to 4"):
         build_model(small_cfg(known=[], tasks="m_owodb", task=5))
+    for name in ("StandardROIHeads", "Res5ROIHeads"):
+        cfg = small_cfg()
+        cfg.MODEL.ROI_HEADS.NAME = name
+        with pytest.raises(ConfigError, match=f"NAME is {name}, which know nothing unknown: set it to OpenWorldSta"):
+            build_model(cfg)
+    cfg.MODEL.ROI_HEADS.NAME = "OpenWorldRes5ROIHeads"
+    with pytest.raises(ConfigError, match=r"has the levels of a pyramid \(p2, p3, p4, p5\): set it to OpenWorldSta"):
+        build_model(cfg)
     cfg = small_cfg()
     del cfg.MODEL["OPENWORLD"]
     with pytest.raises(ConfigError, match="call add_openworld_config"):
