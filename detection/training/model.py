@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from detection.engines.engine import OpenWorldEngine
-from detection.engines.libraries import missing_library
+from detection.engines.libraries import missing_library, silence_library
 from detection.openworld.head import OpenWorldHead
 from detection.structures import FIRST_KNOWN
 from detection.tasks import TaskSet
@@ -39,6 +39,7 @@ def build_engine(
     """
     if missing := missing_library(recipe.engine):
         raise ConfigError(missing)
+    silence_library(recipe.engine)
     head = OpenWorldHead(
         known,
         recipe.network.representation,

@@ -11,6 +11,7 @@ from detection.engines.libraries import missing_library
 from detection.training.recipe import DetectionRecipe
 from sslcore.distributed import world_size
 from sslcore.errors import ConfigError
+from sslcore.training.lightning import silenced
 from sslcore.training.machine import device_here, processes_here
 from sslcore.training.trainer import make_trainer
 
@@ -49,9 +50,10 @@ def bring_together(recipe: DetectionRecipe) -> None:
     """
     if processes_here(recipe.devices) * recipe.nodes == 1 or dist.is_initialized():
         return
-    strategy: Any = build_trainer(recipe, []).strategy
-    strategy.launcher.launch(lambda: None)
-    strategy.setup_environment()
+    with silenced():
+        strategy: Any = build_trainer(recipe, []).strategy
+        strategy.launcher.launch(lambda: None)
+        strategy.setup_environment()
 
 
 def agreed(value: Any) -> Any:

@@ -18,13 +18,17 @@ def is_first_process() -> bool:
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
     """Without Lightning's advice about logging intervals, workers and eval mode: those matters are settled here."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")
+        # Of 1x1 convolutions whose images come channels last; nothing is to be done about it, and nothing lost.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels):
+                logger.setLevel(level)

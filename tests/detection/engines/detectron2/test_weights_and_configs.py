@@ -1,7 +1,11 @@
 """Pretrained backbones in detectron2's networks, files of its model zoo, and its two kinds of configuration."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -222,6 +226,28 @@ def test_the_same_seed_makes_the_same_detector_whatever_was_drawn_before(small_c
     assert build_model(small_cfg()).roi_heads.head.seed == 3
 
 
+QUIET = """
+from support.drawn import drawn_recipe
+from support.small_detectors import small_batch
+from detection.training.model import build_engine
+
+network = {"name": "resnet18_fpn", "anchors": [8, 16, 32, 64]}
+engine = build_engine(drawn_recipe(engine="detectron2", network=network), ["red", "green", "blue"], classes=3)
+images, targets = small_batch(2)
+engine.losses(images, targets, step=0, progress=0.5)
+engine.predict(images)
+"""
+
+
+def test_what_torch_says_of_detectron2s_code_is_not_passed_on():
+    """In a process of its own, as such warnings are given once."""
+    paths = os.pathsep.join(str(Path(__file__).parents[place]) for place in (4, 3))
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 # --- recipes ---------------------------------------------------------------------------------------------------------
 
 OTHERWISE = {"OPENWORLD", "WEIGHTS", "DEVICE", "PROPOSAL_GENERATOR.NAME", "ROI_HEADS.NAME", "ROI_HEADS.NUM_CLASSES",
@@ -259,3 +285,16 @@ def test_recipes_for_published_benchmarks_have_upstreams_networks(recipe, upstre
     # Settings that only other networks read.
     unread = ("RETINANET.", "SEM_SEG_HEAD.", "PANOPTIC_FPN.", "ROI_MASK_HEAD.", "ROI_KEYPOINT_HEAD.")
     assert {name: value for name, value in found.items() if not name.startswith(unread)} == differs
+
+
+@pytest.mark.parametrize("benchmark", ["m_owodb", "s_owodb", "voc_coco"])
+@pytest.mark.parametrize("whose", ["openworld", "ore"])
+def test_the_other_engines_recipes_for_published_benchmarks_are_taken(benchmark, whose):
+    from apps.recipes import load
+    from detection.training.recipe import DetectionRecipe
+
+    options = [("engine", "detectron2"), ("network.weights", "null")]
+    recipe = load(f"{whose}_resnet50_{benchmark}", options, DetectionRecipe, folder="detection").recipe
+    cfg = config_of(recipe.network)
+    assert recipe.engine == "detectron2" and cfg.MODEL.ROI_HEADS.NAME == "OpenWorldStandardROIHeads"
+    assert recipe.network.representation == cfg.MODEL.ROI_BOX_HEAD.FC_DIM
