@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from apps.detect_predict import load
 from apps.detect_score import show
+from apps.launch_detect import missing_data
 from apps.probing import provenance
 from apps.recipes import load as load_recipe_file
 from detection.data.annotations import AnnotationSet
@@ -68,7 +69,10 @@ def _own_test(run: Path, info: dict[str, Any], task: int) -> tuple[AnnotationSet
         raise ConfigError(
             f"command line: RUN  {run} does not say what it was tested on; give the whole run, or images with --data"
         )
-    recipe = load_recipe_file(str(run / "recipe.yaml"), [], DetectionRecipe, folder="detection").recipe
+    loaded = load_recipe_file(str(run / "recipe.yaml"), [], DetectionRecipe, folder="detection")
+    recipe = loaded.recipe
+    if missing := missing_data(loaded):
+        raise ConfigError(*missing, "put back what the run was tested on, or give other annotated images with --data")
     data = open_data(recipe.data, fits=recipe.fits)
     if data.fingerprint != info.get("data"):
         print("note: the data are not those that the run was trained with", file=sys.stderr)

@@ -20,6 +20,8 @@ RECIPES = {
     "voc_coco": ("openworld_resnet50_voc_coco", "ore_resnet50_voc_coco"),
 }
 """Ours and ORE's; they look for a benchmark in data/ and its name."""
+IN_DETECTRON2 = {"m_owodb": ("openworld_resnet50_fpn_detectron2_m_owodb", "ore_resnet50_c4_detectron2_m_owodb")}
+"""The same in detectron2 where its network is another; elsewhere `--engine detectron2` is all."""
 HELD_OUT = 1000
 
 
@@ -154,7 +156,11 @@ def _next(args: argparse.Namespace) -> list[str]:
     words = ["surnia", "detect", "train", ours]
     words += [word for key, value in settings.items() for word in (f"--data.{key}", value)]
     words += ["--decision.fit", "none"] if unfitted else []
-    return [*lines, f"To train on it ({ours}; as ORE: {theirs}):", "", f"  {shlex.join(words)}"]
+    if args.tasks in IN_DETECTRON2:
+        others = "in detectron2: {}; as ORE: {}".format(*IN_DETECTRON2[args.tasks])
+    else:
+        others = "in detectron2: with --engine detectron2"
+    return [*lines, f"To train on it ({ours}; as ORE: {theirs}; {others}):", "", f"  {shlex.join(words)}"]
 
 
 def _paths(args: argparse.Namespace) -> dict[str, str]:

@@ -40,6 +40,11 @@ def _run(recipe: DetectionRecipe, **given: Any) -> int:
 
 
 def _missing(loaded: Loaded[DetectionRecipe]) -> list[str]:
+    return in_order(missing_data(loaded) + _weights(loaded))
+
+
+def missing_data(loaded: Loaded[DetectionRecipe]) -> list[str]:
+    """A sentence for each path of a recipe's data that leads nowhere."""
     data = loaded.recipe.data
     problems = _coco(loaded, data) if isinstance(data, CocoData) else []
     if not isinstance(data, CocoData):
@@ -49,7 +54,7 @@ def _missing(loaded: Loaded[DetectionRecipe]) -> list[str]:
             if (place := getattr(data, name)) is not None
             for said in _not_there(loaded, f"data.{name}", place, folder=True)
         ]
-    return in_order(problems + _weights(loaded))
+    return problems
 
 
 def _not_there(loaded: Loaded[Any], key: str, given: str, *, folder: bool = False) -> Iterator[str]:
@@ -114,10 +119,17 @@ def _weights(loaded: Loaded[DetectionRecipe]) -> list[str]:
                 f"{loaded.where(key)}  {key}: '{given}' names no file, and nothing is downloaded: write "
                 f"{TORCHVISION}{name}=FILE"
             ]
-    place = Path(file).expanduser()
-    if place.exists():
+    if Path(file).expanduser().exists():
         return []
-    return [nothing_at(loaded, key, file)]
+    said = nothing_at(loaded, key, file)
+    if said.endswith("?"):
+        return [said]
+    if given.startswith(ZOO):
+        return [
+            f"{said}; detectron2's MODEL_ZOO.md says where its files are (nothing is downloaded here), and --{key} "
+            "null begins with random weights"
+        ]
+    return [f"{said}; pretrain a backbone (surnia pretrain), give another with --{key}, or null for random weights"]
 
 
 DETECT = Training(

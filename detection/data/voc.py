@@ -21,6 +21,7 @@ from sslcore.storage.images import IMAGE_SUFFIXES
 
 MAX_LIST, MAX_XML = 1 << 28, 1 << 20
 MAX_SIDE = 1 << 24
+_MISSING = "is missing; unpack the annotations anew, or take the image off its list"
 _REMEDY = "give a folder with Annotations, ImageSets/Main and JPEGImages, as Pascal VOC's are laid out"
 
 
@@ -156,7 +157,7 @@ def _parse(file: Path) -> _Parsed:
     try:
         raw = read_file(file, limit=MAX_XML, error=DataError, remedy="give its annotation")
     except DataError as error:
-        raise DataError(f"cannot be read ({error})" if file.exists() else "is missing") from error
+        raise DataError(f"cannot be read ({error})" if file.exists() else _MISSING) from error
     # In an encoding other than these expat reads the same bytes for the same ASCII characters, so nothing hides.
     if b"\0" in raw:
         raise DataError("is not UTF-8 text")
@@ -165,7 +166,7 @@ def _parse(file: Path) -> _Parsed:
     try:
         root = ElementTree.fromstring(raw)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise DataError(f"is not XML ({error})") from error
+        raise DataError(f"is not XML ({error}); unpack it anew") from error
     width, height = (_number(root, f"size/{key}", "the image") for key in ("width", "height"))
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE) or width != int(width) or height != int(height):
         raise DataError(f"gives the image the size {width} x {height}; it must be whole pixels")

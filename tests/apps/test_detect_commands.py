@@ -184,7 +184,18 @@ def test_our_recipes_use_no_label_of_a_future_class(name):
         ),
         (
             "detect train openscenes_small --network.weights torchvision:resnet18=nowhere.pth",
-            ["command line: --network.weights  network.weights: there is nothing at 'nowhere.pth'"],
+            [
+                "command line: --network.weights  network.weights: there is nothing at 'nowhere.pth'; pretrain a "
+                "backbone (surnia pretrain), give another with --network.weights, or null for random weights"
+            ],
+        ),
+        (
+            "detect train openscenes_small_detectron2 --network.weights detectron2:R-50.pkl",
+            [
+                "command line: --network.weights  network.weights: there is nothing at 'R-50.pkl'; detectron2's "
+                "MODEL_ZOO.md says where its files are (nothing is downloaded here), and --network.weights null begins "
+                "with random weights"
+            ],
         ),
         (
             "detect train openscenes_small --run taken",

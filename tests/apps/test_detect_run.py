@@ -199,6 +199,17 @@ def test_evaluating_again_gives_the_runs_own_numbers(home, surnia, tmp_path, mod
     assert found["command"][:3] == ["surnia", "detect", "evaluate"]
 
 
+def test_without_what_it_was_tested_on_a_run_says_what_is_gone(home, surnia):
+    (home / "set" / "test.json").rename(home / "elsewhere.json")
+    try:
+        code, _, err = surnia("evaluate", "runs/mine")
+    finally:
+        (home / "elsewhere.json").rename(home / "set" / "test.json")
+    assert code == 2
+    assert "runs/mine/recipe.yaml:" in err and "data.test: there is nothing at 'set/test.json'" in err
+    assert "put back what the run was tested on, or give other annotated images with --data" in err
+
+
 def test_own_annotations_are_looked_at_and_measured(home, surnia, tmp_path):
     """The run's test set as if it were somebody's own: found beside its file, looked at anew, the same numbers."""
     file = tmp_path / "result.json"

@@ -7,6 +7,8 @@ import pytest
 from support.releases import small_releases
 
 from apps.cli import main
+from apps.detect_owod import IN_DETECTRON2, RECIPES
+from apps.recipe_files import shipped
 from apps.report.detection.published import in_words, not_the_benchmark, published_beside, rows_of_result
 from detection.published import benchmarks, published_counts, published_rows
 from detection.tasks import TaskSet
@@ -47,6 +49,8 @@ def test_every_stage_from_the_folders_to_the_published_table(home, surnia, monke
         out = surnia("data owod --tasks m_owodb --voc VOCdevkit --coco coco --out data/m_owodb --val 1 --as-published")
         assert "10,246" in out and "16,551" in out and "other files" in out
         assert "surnia detect train openworld_resnet50_m_owodb" in out
+        for name in (*RECIPES["m_owodb"], *IN_DETECTRON2["m_owodb"]):
+            assert name in " ".join(out.split()) and name in shipped("detection")
     run = f"runs/{recipe}"
     surnia(f"train {recipe} --run {run} {TINY.replace(chr(10), ' ')}")
     measured = json.loads((home / run / "results.json").read_text())["by_task"]
@@ -88,7 +92,9 @@ def test_the_command_to_go_on_with_says_each_setting_once(tmp_path, monkeypatch,
     small_releases(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main(["detect", "data", "owod", "--tasks", "s_owodb", "--coco", "coco", *given.split()]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"  surnia detect train openworld_resnet50_s_owodb{said}"
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == f"  surnia detect train openworld_resnet50_s_owodb{said}"
+    assert "in detectron2: with --engine detectron2" in out
 
 
 # --- published numbers -----------------------------------------------------------------------------------------------

@@ -363,7 +363,8 @@ def test_broken_annotations_are_told_by_file_and_id(order, tmp_path):
     (voc / "VOC2007" / "Annotations" / "000005.xml").write_text("<annotation>")
     (voc / "VOC2012" / "Annotations" / "2008_000002.xml").unlink()
     said = refused(order(voc=voc, coco=coco))
-    assert "000005.xml is not XML" in said and "2008_000002.xml is missing" in said
+    assert "000005.xml is not XML" in said and "; unpack it anew" in said
+    assert "2008_000002.xml is missing; unpack the annotations anew, or take the image off its list" in said
 
 
 def test_an_image_that_a_list_names_twice_is_told(order, tmp_path):
