@@ -29,7 +29,7 @@ class Task:
 
 TASKS = {
     "pixelreach": Task("PixelReach", "pixelreach", seeds=5, most=40, wanted=30, minutes=2),
-    "finger": Task("dm_control finger-spin", "finger_spin_cpu", seeds=3, most=1000, wanted=None, minutes=30),
+    "cartpole": Task("dm_control cartpole-balance", "cartpole_balance_cpu", seeds=3, most=1000, wanted=None, minutes=30),
 }
 
 
@@ -60,9 +60,9 @@ ROWS = {
     "neither": Row("aux none, augmentation none", "pixelreach", ("--agent.aux=none", "--agent.augmentation=none")),
     "stack_1": Row("stack 1", "pixelreach", ("--env.stack=1",)),
     "faithful": Row("update faithful", "pixelreach", ("--agent.update=faithful",)),
-    "finger_random": Row("random actions", "finger", anchor="random"),
-    "finger": Row("ours", "finger"),
+    "cartpole_random": Row("random actions", "cartpole", anchor="random"),
+    "cartpole": Row("ours", "cartpole"),
 }
-OURS = {"pixelreach": "ours", "finger": "finger"}
+OURS = {"pixelreach": "ours", "cartpole": "cartpole"}
 """The row that a task's others are compared with."""
-RANDOM = {"pixelreach": "random", "finger": "finger_random"}
+RANDOM = {"pixelreach": "random", "cartpole": "cartpole_random"}
