@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from support.drawn import TASKS
+from support.drawn import TASKS, draw_set, open_drawn
 
 from detection.data.views import test_view as view_with_unknowns
 from detection.data.views import val_view
 from detection.openworld.energy_scorer import EnergyScorer
 from detection.openworld.settings import DecisionSettings, UnknownSettings
 from detection.structures import Regions
-from detection.training.fitting import Evidence, collect_evidence, fit
+from detection.training.fitting import Evidence, collect_evidence, fit, fit_decision
 from detection.training.inference import Interrupted
 
 READING = {"batch_size": 3}
@@ -26,7 +26,7 @@ def head(**decision):
     scorer = EnergyScorer()
     return SimpleNamespace(
         scorer=scorer, known=("red", "green"), decision=DecisionSettings(**decision), taught=torch.tensor(False),
-        status=scorer.status,
+        unknowns=UnknownSettings(min_side=6), status=scorer.status,
     )  # fmt: skip
 
 
@@ -119,6 +119,21 @@ def test_none_leaves_the_classifier_to_decide():
     engine = SimpleNamespace(head=SimpleNamespace(scorer=scorer, status=scorer.status))
     summary = fit(engine, Evidence(), DecisionSettings(fit="none"), None)
     assert not scorer.fitted and "was not fitted" in summary["status"]
+
+
+@pytest.mark.parametrize("decision", [{"fit": "known"}, {"fit": "oracle"}, {"prior": 0.3}, {"fit": "none"}])
+def test_a_detector_that_was_trained_elsewhere_gets_its_decision_in_one_call(tmp_path, decision):
+    val = open_drawn(draw_set(tmp_path / "drawn", val=16)).val
+    engine = Engine(val)
+    engine.head, engine.parameters = head(**decision), lambda: iter([torch.zeros(0)])
+    summary = fit_decision(engine, val, TASKS, 1)
+    scorer = engine.head.scorer
+    assert summary["status"] == engine.head.status() and scorer.fitted == (decision != {"fit": "none"})
+    if "prior" in decision:
+        assert scorer.prior == summary["prior"] == 0.3 and summary["cost"] is None
+    elif scorer.fitted:
+        assert summary["kind"] == "densities" and summary["cost"]["images"] == 16
+        assert scorer.prior == summary["prior"] == summary["cost"]["prior"]
 
 
 def test_a_signal_is_looked_for_between_batches(drawn):
