@@ -29,7 +29,9 @@ class Task:
 
 TASKS = {
     "pixelreach": Task("PixelReach", "pixelreach", seeds=5, most=40, wanted=30, minutes=2),
-    "cartpole": Task("dm_control cartpole-balance", "cartpole_balance_cpu", seeds=3, most=1000, wanted=None, minutes=30),
+    "cartpole": Task(
+        "dm_control cartpole-balance", "cartpole_balance_cpu", seeds=3, most=1000, wanted=None, minutes=30
+    ),
 }
 
 
