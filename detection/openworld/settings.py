@@ -60,7 +60,7 @@ class DecisionSettings(Settings):
     """T of the energy, in the fit and in use."""
     prior: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Probability of unknown before classifier and energy are asked: higher finds more unknown objects and loses more
-    known ones; null: the highest that costs known classes no more than `cost`."""
+    known ones; null: the highest, up to one half, that costs known classes no more than `cost`."""
     cost: Fraction = 0.02
     """mAP of known classes on validation images that calling regions unknown may cost, where `prior` is null."""
     score_floor: Fraction = 0.05

@@ -23,6 +23,7 @@ from detection.structures import FIRST_KNOWN, UNKNOWN, Regions
 MOST_IMAGES = 1000
 """Validation images that the prior is chosen on: more would change little and take longer."""
 _STEPS = 100  # priors to choose among are hundredths
+_EVEN = 50  # the highest: beyond it the unknown objects found are hardly more, however much known classes could bear
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,8 @@ class Choice:
     """A prior, and what it costs.
 
     Attributes:
-        prior: the highest, in hundredths, at which mAP falls by no more than it may; the lowest if none is.
+        prior: the highest, in hundredths and at most one half, at which mAP falls by no more than it may; the lowest if
+            none is.
         map_without: mAP of known classes where nothing is called unknown; None if no known object is there.
         map_with: with this prior.
         images: that it was measured on.
@@ -92,7 +94,9 @@ def undecided(head: OpenWorldHead, image: Regions, number: int, scale: tuple[flo
 
 
 def choose_prior(head: OpenWorldHead, images: Sequence[Undecided], val: LabeledSet) -> Choice:
-    """The highest prior that costs known classes no more than `head.decision.cost` of mAP (IoU .5, mode `strict`).
+    """The highest prior up to one half that costs known classes no more than `head.decision.cost`.
+
+    The cost is in mAP (IoU .5, mode `strict`) against calling nothing unknown.
 
     mAP falls as the prior rises, as good as always, so the prior is found by bisection.
 
@@ -110,7 +114,7 @@ def choose_prior(head: OpenWorldHead, images: Sequence[Undecided], val: LabeledS
     without = quality(None)
     if without is None:
         return Choice(head.scorer.prior, None, None, len(images))
-    low, high = 0, _STEPS
+    low, high = 0, _EVEN + 1
     while high - low > 1:
         middle = (low + high) // 2
         reached = quality(middle / _STEPS) or 0.0

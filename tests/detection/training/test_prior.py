@@ -79,7 +79,7 @@ def map_of(head, seen, annotations, value):
 
 
 @pytest.mark.parametrize("class_agnostic", [False, True])
-@pytest.mark.parametrize("cost", [0.05, 0.15])
+@pytest.mark.parametrize("cost", [0.04, 0.05])
 def test_the_highest_prior_at_which_the_evaluator_sees_no_higher_cost(cost, class_agnostic):
     head, annotations = made_head(cost=cost), made_set()
     seen = [made_regions(i, class_agnostic) for i in range(40)]
@@ -90,13 +90,13 @@ def test_the_highest_prior_at_which_the_evaluator_sees_no_higher_cost(cost, clas
     assert chosen.map_without == pytest.approx(map_of(head, seen, annotations, 1e-12))
     assert by_prior[round(100 * chosen.prior)] >= chosen.map_without - cost
     assert by_prior[round(100 * chosen.prior) + 1] < chosen.map_without - cost
-    assert 0.01 < chosen.prior < 0.99 and chosen.images == 40
+    assert 0.01 < chosen.prior < 0.5 and chosen.images == 40
 
 
 def test_a_higher_cost_is_a_higher_prior():
     seen, val = [made_regions(i) for i in range(40)], val_view(made_set(), TASKS, 1)
-    found = [choices(made_head(cost=cost), seen, val).prior for cost in (0.02, 0.05, 0.1, 1.0)]
-    assert found == sorted(found) and found[0] < found[2] < found[3] == 0.99
+    found = [choices(made_head(cost=cost), seen, val).prior for cost in (0.02, 0.04, 0.05, 1.0)]
+    assert found == sorted(found) and found[0] < found[2] < found[3] == 0.5
 
 
 def test_neither_labels_of_later_classes_nor_the_order_of_images_matter():
@@ -211,7 +211,7 @@ def test_several_processes_choose_once_and_as_one_does(tmp_path):
 
 
 def test_the_prior_is_in_the_checkpoint_and_one_from_before_has_an_even_one():
-    head = made_head(cost=0.1)
+    head = made_head(cost=0.04)
     evidence, view = collected(head, made_set(), 40)
     fit(Engine(head), evidence, head.decision, view)
     again = made_head()
