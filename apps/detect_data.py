@@ -45,7 +45,8 @@ def options() -> Options:
 
 LEGEND = """\
 labelled, not: objects in training images with and without a label; those of other tasks have none.
-recurring: images of earlier tasks, labelled for this one. far: in no task and in test images only, never learnt.
+recurring: images of earlier tasks, labelled for this one.
+far: in no task, so never labelled; half of these classes are in test images only.
 for test: drawings in test images, the same as in training or others."""
 
 

@@ -55,7 +55,7 @@ class DecisionSettings(Settings):
     """What the two densities are fitted on: free energy, the greatest known probability, or 1 - p(background)."""
     fit: Literal["known", "oracle", "none"] = "known"
     """known: no label of a future class is used; oracle: ORE's leak, labels of future classes on validation images;
-    none: the classifier alone decides."""
+    none: the classifier alone decides, without a prior."""
     temperature: Positive = 1.0
     """T of the energy, in the fit and in use."""
     prior: Annotated[float, Field(gt=0, lt=1)] | None = None
