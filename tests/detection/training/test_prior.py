@@ -211,7 +211,7 @@ def test_several_processes_choose_once_and_as_one_does(tmp_path):
 
 
 def test_the_prior_is_in_the_checkpoint_and_one_from_before_has_an_even_one():
-    head = made_head(cost=0.04)
+    head = made_head(cost=0.0)
     evidence, view = collected(head, made_set(), 40)
     fit(Engine(head), evidence, head.decision, view)
     again = made_head()
