@@ -37,6 +37,7 @@ def report(args: argparse.Namespace) -> int:
     from apps.report.detection import write_detection_report
     from apps.report.detection.published import NOT_COMPARABLE, Row, not_the_benchmark, published_beside
     from apps.report.detection.run import DetectionRun
+    from detection.published import benchmarks
 
     for place in args.run:
         if place.is_dir() and not any((place / name).is_file() for name in ("recipe.yaml", "results.json")):
@@ -52,7 +53,8 @@ def report(args: argparse.Namespace) -> int:
             images += [int(row.values["images"]) for row in some]
     benchmark = _common(found)
     if benchmark is None:
-        print(f"Nothing is published on the task set of {', '.join(found)}.")
+        known = ", ".join(benchmarks())
+        print(f"Nothing is published on the task set of {', '.join(found)}; there are numbers on {known}.")
     else:
         for task in sorted(rows):
             _print(benchmark, published_beside(benchmark, task, rows[task]))

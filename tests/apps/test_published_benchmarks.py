@@ -185,7 +185,7 @@ def test_other_images_than_the_benchmark_has_are_told():
     ("contents", "code", "said"),
     [
         ([result(), result(tasks="s_owodb")], 2, "not of one benchmark: r0.json (m_owodb), r1.json (s_owodb)"),
-        ([result(tasks="pets")], 0, "Nothing is published on the task set of r0.json."),
+        ([result(tasks="pets")], 0, "on the task set of r0.json; there are numbers on m_owodb, s_"),
         (["{"], 3, "r0.json is no result of surnia detect score; give a run, or a file"),
         ([[1]], 3, "r0.json is no result of surnia detect score"),
         ([{"mode": "ore"}], 3, "r0.json is no result of surnia detect score"),
