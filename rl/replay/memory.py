@@ -48,10 +48,20 @@ def required_bytes(
 
 
 def available_bytes(device: str = "cpu") -> int | None:
-    """Bytes that can be taken now on "cpu" or a CUDA device; None where the system does not tell."""
+    """Bytes that can be taken now on "cpu" or a CUDA device; None where the system does not tell.
+
+    Raises:
+        ConfigError: there is no such CUDA device.
+    """
     if device.startswith("cuda"):
         import torch
 
+        count = torch.cuda.device_count()
+        if (torch.device(device).index or 0) >= count:
+            raise ConfigError(
+                f"the replay buffer's frames cannot be kept on {device}, of {count} CUDA devices here: take "
+                "storage_device cpu, in a recipe agent.storage"
+            )
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
     free = [value for value in (_system_bytes(), _group_bytes()) if value is not None]
     return min(free, default=None)

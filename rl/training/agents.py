@@ -36,6 +36,11 @@ def make_agent(recipe: ControlRecipe, env: VecEnv) -> CURL:
             f"env.name: {recipe.env.name} has actions of the kind {env.action_space}, and soft actor-critic needs "
             "continuous ones (a Box); take another environment"
         )
+    if not env.action_space.is_bounded():
+        raise ConfigError(
+            f"env.name: {recipe.env.name} has actions without bounds, {env.action_space}, which cannot be scaled to "
+            "[-1, 1]; give its action space finite ends"
+        )
     agent = recipe.agent
     given: dict[str, Any] = agent.model_dump(exclude={*_ITS_OWN, *_NETWORK})
     storage = None if agent.storage == "auto" else agent.storage

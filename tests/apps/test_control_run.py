@@ -215,15 +215,31 @@ def test_a_dry_run_writes_nothing(surnia, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 
 
+BOUNDLESS = """
+import gymnasium, numpy
+from rl.envs import PixelReach
+class Boundless(PixelReach):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.action_space = gymnasium.spaces.Box(-numpy.inf, numpy.inf, (2,), numpy.float32)
+gymnasium.register("Boundless-v0", entry_point=Boundless)
+"""
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--env.name", "surnia/PixelReech-v0"], "could not be made"),
         (["--env.name", "CartPole-v1", "--env.options", "{}"], "soft actor-critic needs continuous ones"),
+        (["--env.name", "my_arena:Boundless-v0"], "has actions without bounds, Box(-inf, inf, (2,), float32)"),
+        (["--agent.storage", "cuda"], "frames cannot be kept on cuda, of 0 CUDA devices here"),
         (["--agent.image_size", "40"], "image_size=40 is larger than the frames, 16 x 16"),
     ],
 )
-def test_a_start_that_fails_leaves_nothing(surnia, tmp_path, words, said):
+def test_a_start_that_fails_leaves_nothing(surnia, tmp_path, monkeypatch, words, said):
+    (tmp_path / "my_arena.py").write_text(BOUNDLESS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     (tmp_path / "small.yaml").write_text(dump(small_recipe()))
     code, _, err = surnia("control", "train", str(tmp_path / "small.yaml"), "--run", str(tmp_path / "run"), *words)
     assert code == 2
