@@ -7,6 +7,7 @@ window system first. So it is set here, before their import, unless the user has
 import contextlib
 import ctypes
 import ctypes.util
+import importlib
 import logging
 import os
 import sys
@@ -64,6 +65,7 @@ def drawing_environment() -> dict[str, str]:
 
 def _choice() -> tuple[str | None, str]:
     """The value for MUJOCO_GL, or None to leave it, and the sentence that says so."""
+    _load_triton()
     given = os.environ.get("MUJOCO_GL")
     if given is not None:
         return None, f"MuJoCo draws as MUJOCO_GL={given} says"
@@ -78,6 +80,15 @@ def _choice() -> tuple[str | None, str]:
         "MuJoCo cannot draw here: EGL opens no device and there is no OSMesa; install libegl1 with a driver "
         "(libegl-mesa0 draws in software) or libosmesa6"
     )
+
+
+def _load_triton() -> None:
+    """Before any OpenGL: torch imports triton with its first optimiser, and after Mesa's LLVM its own cannot be loaded.
+
+    The process dies of it (a segmentation fault), so that an agent could only be made before its environment.
+    """
+    with contextlib.suppress(Exception):  # whatever is wrong with it is for torch to say, if it needs triton at all
+        importlib.import_module("triton")
 
 
 def egl_vendor() -> str | None:

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -31,6 +34,16 @@ def roll(env, seed, steps=20):
     rng = np.random.default_rng(0)
     seen = [env.reset(seed=seed)[0]]
     return np.stack(seen + [env.step(rng.uniform(-1, 1, env.action_space.shape))[0] for _ in range(steps)])
+
+
+def test_torch_can_be_used_after_the_environment_was_made(draws):
+    """Of which the process died: Mesa draws with one LLVM, and triton, which torch's optimisers import, has another."""
+    program = (
+        "from rl.envs import make_env; make_env('cartpole-balance', size=16).reset(); "
+        "import torch; torch.optim.Adam([torch.zeros(1)]); print('alive')"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stdout.strip()) == (0, "alive"), ran.stderr
 
 
 def test_the_time_limit_is_a_truncation(cartpole):
