@@ -89,10 +89,10 @@ def fit_densities(known: Values, unknown: Values, *, score: Score, temperature: 
     above = np.flatnonzero(log_ratio > 0)
     crosses = kind != "none" and 0 < len(above) < GRID
     auroc = _auroc(known, unknown)
-    if auroc is not None and auroc < 0.5:
+    if kind == "densities" and auroc is not None and auroc < 0.5:
         sentences.append(
-            f"unknown regions do not have a higher {score} than known ones (AUROC {auroc:.2f}): it says nothing, "
-            "and the classifier's unknown logit decides"
+            f"unknown regions do not have a higher {score} than known ones (AUROC {auroc:.2f}): it says hardly "
+            "anything, and the classifier's unknown logit decides all but alone"
         )
     return FitReport(
         kind=kind,

@@ -197,6 +197,8 @@ def test_too_few_known_regions_leave_a_threshold_of_the_unknown_ones():
     at = float(np.quantile(unknown, 0.05))
     assert (scorer.log_odds(torch.tensor([at - 0.01, at + 0.01])) > 0).tolist() == [False, True]
     assert "the 5th percentile of unknown regions, more speaks for unknown" in scorer.report.sentences[0]
+    # Whatever the few known ones are: the threshold decides, and nothing else is said.
+    assert len(fitted(normal(9, 1, 3), unknown).report.sentences) == 1
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (3, 0), (0, 19)])

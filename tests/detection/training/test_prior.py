@@ -177,14 +177,14 @@ def chosen_by_one_of_two(rank):
     """What the first process chooses, without the second."""
     if rank:
         return None
-    head, annotations = made_head(cost=0.05), made_set()
+    head, annotations = made_head(cost=0.01), made_set()
     evidence, view = collected(head, annotations, 40)
     return fit(Engine(head), evidence, head.decision, view)["prior"]
 
 
 def chosen_together(rank):
     """What each of two processes has, of which each looked at every other image; and whether it chose."""
-    head, annotations = made_head(cost=0.05), made_set()
+    head, annotations = made_head(cost=0.01), made_set()
     view, evidence, chosen = val_view(annotations, TASKS, 1), Evidence(), []
     for part in everybodys([seen_of(head, view, range(rank, 40, 2))]):
         evidence += part[0]
@@ -201,10 +201,10 @@ def made(folder):
 
 
 def test_several_processes_choose_once_and_as_one_does(tmp_path):
-    head, annotations = made_head(cost=0.05), made_set()
+    head, annotations = made_head(cost=0.01), made_set()
     evidence, view = collected(head, annotations, 40)
     alone = fit(Engine(head), evidence, head.decision, view)["prior"]
-    assert 0.01 < alone < 0.99
+    assert 0.01 < alone < 0.5
     assert in_processes(chosen_together, made(tmp_path / "a")) == [(alone, [0]), (alone, [])]
     # A train_net fits in its first process, when the others may have ended.
     assert in_processes(chosen_by_one_of_two, made(tmp_path / "b")) == [alone, None]
