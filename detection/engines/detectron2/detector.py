@@ -10,7 +10,7 @@ from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage, has_event_storage
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from detection.engines.backbone_weights import BackboneReport
 from detection.engines.detectron2.config import config_of
@@ -91,14 +91,16 @@ class OpenWorldRCNN(OpenWorldEngine):
         )
 
     @classmethod
-    def around(cls, model: GeneralizedRCNN, *, min_size: int, max_size: int) -> "OpenWorldRCNN":
-        """A model that was built and loaded elsewhere, with its own mean and deviation of pixels."""
-        values = [(getattr(model, name).flatten() / 255).tolist() for name in ("pixel_mean", "pixel_std")]
-        mean, std = (tuple(v[::-1] if model.input_format == "BGR" else v) for v in values)
+    def around(cls, model: nn.Module, *, min_size: int, max_size: int) -> "OpenWorldRCNN":
+        """A model that was built and loaded elsewhere, with its own mean and deviation of pixels. Where several
+        processes train, the model that their trainer has wrapped."""
+        inner: GeneralizedRCNN = getattr(model, "module", model)
+        values = [(getattr(inner, name).flatten() / 255).tolist() for name in ("pixel_mean", "pixel_std")]
+        mean, std = (tuple(v[::-1] if inner.input_format == "BGR" else v) for v in values)
         report = BackboneReport(
             "weights from elsewhere", (), (), (), "not known", "they were given as they are", mean, std
         )
-        return cls(model, min_size=min_size, max_size=max_size, report=report).to(model.device)
+        return cls(inner, min_size=min_size, max_size=max_size, report=report).to(inner.device)
 
     @property
     def heads(self) -> OpenWorldROIHeads:

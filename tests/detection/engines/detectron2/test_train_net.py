@@ -68,6 +68,8 @@ def test_three_lines_make_an_open_world_train_net(program, tmp_path, small_cfg):
 def test_the_decision_is_fitted_as_the_page_says(program, small_cfg):
     data = program["open_data"](program["FARM"])
     model = build_model(small_cfg(known=[], tasks="tasks.yaml", task=1))
+    wrapped = torch.nn.DataParallel(model)  # as DistributedDataParallel, which a trainer of several processes has
+    assert OpenWorldRCNN.around(wrapped, min_size=64, max_size=96).model is model
     engine = OpenWorldRCNN.around(model, min_size=64, max_size=96)
     assert "min_size=800" in PAGE.read_text() and not engine.head.scorer.fitted
     summary = fit_decision(engine, data.val, data.tasks, 1)
