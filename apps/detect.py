@@ -112,7 +112,7 @@ def predict_options() -> Options:
     parser.option("--out", check.path, "a new folder for results and pictures", metavar="DIR", required=True)
     parser.option(
         "--score", check.number(least=0, most=1), "show and write no detection below this score", metavar="MIN",
-        default=0.3,
+        default=0.5,
     )  # fmt: skip
     _inference(parser)
     parser.option("--bad-images", check.whole(0), "unreadable images to skip before giving up", metavar="N", default=10)

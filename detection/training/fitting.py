@@ -18,7 +18,7 @@ from detection.openworld.unknown_labeler import UnknownLabeler
 from detection.structures import FIRST_KNOWN, UNKNOWN, Regions
 from detection.tasks import TaskSet
 from detection.training.inference import image_batches
-from detection.training.prior import MOST_IMAGES, Choice, Undecided, choose_prior, undecided
+from detection.training.prior import Choice, Undecided, choose_prior, is_looked_at, undecided
 from detection.training.processes import agreed
 from sslcore.distributed import rank
 
@@ -120,7 +120,7 @@ def evidence_of(
         objects = regions.proposals[labeler.choose(regions.proposals, regions.objectness, boxes)]
     on_known, on_unknown = _overlaps(regions, boxes[is_known]), _overlaps(regions, objects)
     evidence = head.scorer.evidence(regions.logits[:, : FIRST_KNOWN + len(head.known)])
-    chosen_on = head.decision.prior is None and number % -(-len(val) // MOST_IMAGES) == 0
+    chosen_on = head.decision.prior is None and is_looked_at(number, len(val))
     images = [undecided(head, regions, number, scale)] if chosen_on else []
     return Evidence(evidence[on_known].tolist(), evidence[on_unknown & ~on_known].tolist(), images)
 

@@ -47,6 +47,12 @@ class Undecided:
     evidence: Float[Tensor, " p"]
 
 
+def is_looked_at(number: int, count: int) -> bool:
+    """Whether the prior is chosen on an image, of so many: `MOST_IMAGES` of them, evenly spread."""
+    most = min(count, MOST_IMAGES)
+    return number * most // count != (number - 1) * most // count
+
+
 @dataclass(frozen=True)
 class Choice:
     """A prior, and what it costs.

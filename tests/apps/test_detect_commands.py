@@ -468,7 +468,7 @@ def test_images_may_stand_on_both_sides_of_an_option(surnia, calls, tmp_path):
     assert surnia("detect", "predict", "run", "a.png", "--out", "found", "b.png")[0] == 0
     (args,) = calls[0][1]
     assert [str(path) for path in args.images] == ["a.png", "b.png"]
-    assert (str(args.run), str(args.out), args.score, args.batch_size, args.bad_images) == ("run", "found", 0.3, 8, 10)
+    assert (str(args.run), str(args.out), args.score, args.batch_size, args.bad_images) == ("run", "found", 0.5, 8, 10)
     assert args.command[:3] == ["surnia", "detect", "predict"]
 
 

@@ -18,7 +18,7 @@ from detection.openworld.head import OpenWorldHead
 from detection.openworld.settings import ClusteringSettings, DecisionSettings, UnknownSettings
 from detection.structures import FIRST_KNOWN, UNKNOWN, Regions
 from detection.tasks import TaskSet
-from detection.training import fitting
+from detection.training import fitting, prior
 from detection.training.fitting import Evidence, evidence_of, fit
 from detection.training.prior import choose_prior, undecided
 from detection.training.processes import everybodys
@@ -146,9 +146,9 @@ def test_a_fit_chooses_the_prior_and_says_what_it_costs(monkeypatch):
     assert summary["prior"] == summary["cost"]["prior"] == head.scorer.prior
     assert summary["cost"]["map_without"] - summary["cost"]["map_with"] <= 0.1
     assert f"with a prior of {head.scorer.prior:.2g}" in summary["status"] and summary["sentences"] == []
-    monkeypatch.setattr(fitting, "MOST_IMAGES", 15)
+    monkeypatch.setattr(prior, "MOST_IMAGES", 15)
     few, _ = collected(head, annotations, 40)
-    assert [image.number for image in few.images] == list(range(0, 40, 3))
+    assert [image.number for image in few.images] == [-(-40 * place // 15) for place in range(15)]
     given = made_head(prior=0.3)
     assert collected(given, annotations, 40)[0].images == []
 
