@@ -23,8 +23,8 @@ def log_odds(
     """Log-odds of a region being unknown against its likeliest known class; positive: it is called unknown.
 
     The classifier's own odds are what is believed before the energy is seen, and the energy's likelihood ratio changes
-    them (Bayes' rule). Each alone finds fewer unknown objects at the same cost of known ones
-    (docs/results/openworld.md).
+    them (Bayes' rule). At the same cost of known objects both together find about as many unknown ones as the better of
+    the two, or more (docs/results/openworld.md).
 
     Args:
         logits: (n, 2 + K).
@@ -51,10 +51,11 @@ def unknown_score(
 
     A high energy says that a region is nothing known, and most of what is nothing known is background. Three numbers
     tell unknown objects from it: p(unknown), which pseudo-unknowns taught the classifier; 1 - p(background), for what
-    resembles something known is an object too; and the proposal's objectness, learnt without classes. No two of them
-    rank as well as their geometric mean (docs/results/openworld.md). Where nothing was labelled unknown, what is left
-    of the foreground beside the likeliest known class takes the place of the first two. One more root, because these
-    are small beside known scores: without it fewer unknown boxes pass the floor and suppression.
+    resembles something known is an object too; and the proposal's objectness, learnt without classes. Their geometric
+    mean ranks better than that of the first two; without p(unknown) it would find more, at the cost of known objects
+    (docs/results/openworld.md). Where nothing was labelled unknown, what is left of the foreground beside the likeliest
+    known class takes the place of the first two. One more root, because these are small beside known scores: without it
+    fewer unknown boxes pass the floor and suppression.
 
     Args:
         probabilities: (n, 2 + K).
