@@ -195,7 +195,7 @@ class Chain:
         elif task > 1 and self.recipe.unknowns.per_image:
             # The detector as it is now, before it grows, is the model of the task before.
             previous = previous_boxes(
-                self._any_engine(), images, plan, self.layout, task,
+                self._any_engine(), images, plan, self.layout, task, least=self.recipe.unknowns.previous,
                 share=lambda count, look: self._share(f"task {task}, known objects of before", count, look),
             )  # fmt: skip
         engine = self._ready(task)

@@ -18,7 +18,13 @@ ELSEWHERE = frozenset(
 
 def first_task_settings(recipe: DetectionRecipe) -> dict[str, Any]:
     """What of a recipe determines the training of its first task, besides the data."""
-    return {name: value for name, value in recipe.as_dict().items() if name not in ELSEWHERE}
+    return _settings(recipe.as_dict())
+
+
+def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
+    settings = {name: value for name, value in recipe.items() if name not in ELSEWHERE}
+    # There is no previous task in the first.
+    return settings | {"unknowns": {name: value for name, value in recipe["unknowns"].items() if name != "previous"}}
 
 
 def copy_first_task(other: Path, run: Path, recipe: DetectionRecipe) -> None:
@@ -50,7 +56,7 @@ def copy_first_task(other: Path, run: Path, recipe: DetectionRecipe) -> None:
         raise ConfigError(f"{files.show_path(run)} has begun its first task already; resume it as it is")
     loaded = load_checkpoint(last)
     check_info(loaded.info, last)
-    trained, wanted = loaded.info["recipe"], first_task_settings(recipe)
+    trained, wanted = _settings(loaded.info["recipe"]), first_task_settings(recipe)
     for name, value in wanted.items():
         if trained.get(name) != value:
             raise ConfigError(f"{shown} was trained with other settings of {name}; the first task cannot be shared")

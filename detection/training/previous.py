@@ -26,7 +26,7 @@ Share = Callable[[int, Look], list[Any]]
 
 @torch.no_grad()
 def previous_boxes(
-    engine: Any, images: TrainingSet, plan: Plan, layout: Layout, task: int, *, share: Share
+    engine: Any, images: TrainingSet, plan: Plan, layout: Layout, task: int, *, least: float, share: Share
 ) -> list[Tensor]:
     """(q, 4) boxes of each image, in its pixels; of images that no batch shows, none.
 
@@ -35,6 +35,7 @@ def previous_boxes(
         images, plan: of the stage.
         layout: keeps what was found.
         task: that is about to be learnt.
+        least: score of a detection that counts.
         share: divides the work among processes.
     """
     used = sorted({number for step in range(plan.steps) for number in plan.batch(step)})
@@ -46,7 +47,7 @@ def previous_boxes(
             found = {}
             for job, batch in image_batches(files, numbers, **reading):
                 for place, detections in zip(job, engine.predict(batch), strict=True):
-                    known = detections.labels >= FIRST_KNOWN
+                    known = (detections.labels >= FIRST_KNOWN) & (detections.scores >= least)
                     found[str(used[place])] = detections.boxes[known].tolist()
             return found
 
