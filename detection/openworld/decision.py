@@ -104,10 +104,7 @@ def detections_of(
     image: Regions, decided: Verdicts, energies: Float[Tensor, " p"], settings: DecisionSettings
 ) -> Detections:
     """Boxes above the score floor, suppressed across known and unknown, the strongest of them by falling score."""
-    column = torch.where(decided.labels == UNKNOWN, 0, decided.labels - FIRST_KNOWN + 1)
-    if image.boxes.shape[1] == 1:
-        column = torch.zeros_like(column)
-    boxes = image.boxes.gather(1, column[:, None, None].expand(-1, 1, 4))[:, 0]
+    boxes = boxes_of(image.boxes, decided.labels)
     rows = kept(boxes, decided.labels, decided.scores, settings)
     return Detections(
         boxes=boxes[rows],
@@ -117,6 +114,19 @@ def detections_of(
         posteriors=decided.posteriors[rows],
         embeddings=image.features[rows],
     )
+
+
+def boxes_of(boxes: Float[Tensor, "p b 4"], labels: Int[Tensor, " p"]) -> Float[Tensor, "p 4"]:
+    """The box that each region has as an object of its label.
+
+    Args:
+        boxes: (p, 1, 4) alike for all labels, or (p, 1 + K, 4) of an unknown object and of each known class.
+        labels: (p,) unknown or known.
+    """
+    if boxes.shape[1] == 1:
+        return boxes[:, 0]
+    column = torch.where(labels == UNKNOWN, 0, labels - FIRST_KNOWN + 1)
+    return boxes.gather(1, column[:, None, None].expand(-1, 1, 4))[:, 0]
 
 
 def kept(

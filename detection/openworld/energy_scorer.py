@@ -23,6 +23,17 @@ EVEN = 0.5
 """The prior of a scorer that nobody gave one."""
 
 
+def logit(prior: float) -> float:
+    """The log-odds of a prior.
+
+    Raises:
+        ValueError: it is no probability between 0 and 1.
+    """
+    if not 0 < prior < 1:
+        raise ValueError(f"prior is a probability between 0 and 1, not {prior}")
+    return math.log(prior / (1 - prior))
+
+
 class EnergyScorer(nn.Module):
     """Free energy, and from it the log-odds of being unknown, once densities have been fitted.
 
@@ -86,15 +97,20 @@ class EnergyScorer(nn.Module):
         Raises:
             ValueError: nothing was fitted; or the prior is no probability between 0 and 1.
         """
+        return self.log_likelihood_ratio(evidence) + logit(self.prior)
+
+    def log_likelihood_ratio(self, evidence: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """`log_odds` at even odds before.
+
+        Raises:
+            ValueError: nothing was fitted.
+        """
         if not self.fitted:
             raise ValueError("the energies of known and unknown regions were not fitted: call fit")
-        if not 0 < self.prior < 1:
-            raise ValueError(f"prior is a probability between 0 and 1, not {self.prior}")
         step = (self.energies[-1] - self.energies[0]) / (len(self.energies) - 1)
         place = ((evidence.float() - self.energies[0]) / step).clamp(0, len(self.energies) - 1)
         below = place.long().clamp(max=len(self.energies) - 2)
-        ratio = torch.lerp(self.log_ratio[below], self.log_ratio[below + 1], place - below)
-        return ratio + math.log(self.prior / (1 - self.prior))
+        return torch.lerp(self.log_ratio[below], self.log_ratio[below + 1], place - below)
 
     @torch.no_grad()
     def fit(self, known: Float[Tensor, " n"], unknown: Float[Tensor, " m"], *, source: str) -> FitReport:

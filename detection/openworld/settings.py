@@ -17,8 +17,8 @@ class UnknownSettings(Settings):
     guard: Fraction = 0.1
     """Proposals that overlap a labelled box by more than this IoU are not chosen."""
     previous: Fraction = 0.3
-    """From the second task on, nor are proposals that overlap by more than `guard` a box which the previous task's model
-    calls known with at least this score. A lower one labels fewer objects of old classes unknown, and fewer unknown ones."""
+    """From the second task on, nor are proposals that overlap by more than `guard` what the previous task's model calls
+    known with at least this score. Lower: fewer objects of old classes are labelled unknown, and fewer unknown ones."""
     start: Fraction = 0.3
     """Share of the first task's steps after which labelling begins: before, objectness says little. Later tasks label
     from their first step."""

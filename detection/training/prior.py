@@ -16,7 +16,8 @@ from torch import Tensor
 from detection.data.annotations import LabeledSet
 from detection.evaluation.comparison import Comparison, Found, Truths
 from detection.evaluation.strict import strict_metrics
-from detection.openworld.decision import kept, known_score, log_odds, unknown_score
+from detection.openworld.decision import boxes_of, kept, known_score, log_odds, unknown_score
+from detection.openworld.energy_scorer import logit
 from detection.openworld.head import OpenWorldHead
 from detection.structures import FIRST_KNOWN, UNKNOWN, Regions
 
@@ -85,13 +86,12 @@ def undecided(head: OpenWorldHead, image: Regions, number: int, scale: tuple[flo
     of_unknown = unknown_score(probabilities, image.objectness, head.taught)
     scores = torch.stack([of_unknown, known_score(probabilities)], dim=1)
     rows = (scores >= head.decision.score_floor).any(dim=1)
-    known = probabilities[rows, FIRST_KNOWN:].argmax(dim=1)
-    column = known + 1 if image.boxes.shape[1] > 1 else torch.zeros_like(known)
-    boxes = image.boxes[rows]
-    both = torch.stack([boxes[:, 0], boxes.gather(1, column[:, None, None].expand(-1, 1, 4))[:, 0]], dim=1)
+    known = probabilities[rows, FIRST_KNOWN:].argmax(dim=1) + FIRST_KNOWN
+    both = torch.full_like(known, UNKNOWN), known
+    boxes = torch.stack([boxes_of(image.boxes[rows], labels) for labels in both], dim=1)
     parts = (
-        both / both.new_tensor([*scale, *scale]),
-        known + FIRST_KNOWN,
+        boxes / boxes.new_tensor([*scale, *scale]),
+        known,
         scores[rows],
         log_odds(logits[rows], torch.zeros_like(known, dtype=torch.float32), head.taught),
         head.scorer.evidence(logits[rows]),
@@ -107,15 +107,18 @@ def choose_prior(head: OpenWorldHead, images: Sequence[Undecided], val: LabeledS
     mAP falls as the prior rises, as good as always, so the prior is found by bisection.
 
     Args:
-        head: with its densities fitted; its prior changes.
+        head: with its densities fitted.
         images: of the set, at least one.
         val: labels of the known classes; others are not looked at.
     """
     images = sorted(images, key=lambda image: image.number)  # else ties would fall as the processes' shares do
     truths = _truths(images, val)
+    device = head.scorer.energies.device
+    ratios = [head.scorer.log_likelihood_ratio(image.evidence.to(device)).cpu() for image in images]
 
     def quality(prior: float | None) -> float | None:
-        return _known_map(head, images, truths, prior)
+        found = [_known_found(head, *image, prior) for image in zip(images, ratios, strict=True)]
+        return _known_map(found, truths)
 
     without = quality(None)
     if without is None:
@@ -129,11 +132,8 @@ def choose_prior(head: OpenWorldHead, images: Sequence[Undecided], val: LabeledS
     return Choice(prior, without, quality(prior), len(images))
 
 
-def _known_map(
-    head: OpenWorldHead, images: Sequence[Undecided], truths: Comparison, prior: float | None
-) -> float | None:
-    """mAP of the known classes with a prior; None: nothing is called unknown."""
-    found = [_known_found(head, image, prior) for image in images]
+def _known_map(found: Sequence[tuple[Tensor, Tensor, Tensor]], truths: Comparison) -> float | None:
+    """mAP of what is called known in each image: its boxes, labels and scores."""
     image = np.repeat(np.arange(len(found)), [len(scores) for _, _, scores in found])
     boxes, labels, scores = (torch.cat(parts).double().numpy() for parts in zip(*found, strict=True))
     detections = Found(image, boxes, labels.astype(np.int64) - FIRST_KNOWN, scores, None, None)
@@ -141,13 +141,20 @@ def _known_map(
     return value
 
 
-def _known_found(head: OpenWorldHead, image: Undecided, prior: float | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes, labels and scores of what is found in an image and called known."""
+def _known_found(
+    head: OpenWorldHead, image: Undecided, ratio: Float[Tensor, " p"], prior: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes, labels and scores of what is found in an image and called known; without a prior, all that is found.
+
+    Args:
+        head: of which the settings count.
+        image: its regions.
+        ratio: what the energy says for unknown, see `EnergyScorer.log_likelihood_ratio`.
+        prior: of unknown; None: nothing is called unknown.
+    """
     unknown = torch.zeros_like(image.known, dtype=torch.bool)
     if prior is not None:
-        head.scorer.prior = prior
-        device = head.scorer.energies.device
-        unknown = image.by_classifier + head.scorer.log_odds(image.evidence.to(device)).cpu() > 0
+        unknown = image.by_classifier + (ratio + logit(prior)) > 0
     labels = torch.where(unknown, UNKNOWN, image.known)
     boxes = torch.where(unknown[:, None], image.boxes[:, 0], image.boxes[:, 1])
     scores = torch.where(unknown, image.scores[:, 0], image.scores[:, 1])

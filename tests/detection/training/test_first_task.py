@@ -31,6 +31,7 @@ def test_a_run_that_is_given_the_first_task_is_the_run_that_trained_it(tmp_path,
 
 def test_what_comes_after_the_first_task_may_differ(tmp_path, drawn, whole):
     changes = {"replay": {"policy": "none"}, "decision": {"score": "max_probability"}, "later": {"steps": 2}}
+    changes["unknowns"] = {"previous": 0.9}
     outcome = continued(whole[0], tmp_path / "run", drawn_recipe(**changes), drawn)
     assert outcome.steps == 2 and outcome.engine.head.scorer.score == "max_probability"
     assert outcome.results["by_task"][0]["fit"]["status"].find("max_probability") > 0
@@ -52,7 +53,8 @@ def test_other_data_are_refused(tmp_path, drawn, whole):
 
 def test_settings_that_leave_the_first_task_alone():
     base = first_task_settings(drawn_recipe())
-    for changes in ({"decision": {"fit": "oracle"}}, {"finetune": {"steps": 0}}, {"tasks": 1}, {"threads": 2}):
+    later = {"finetune": {"steps": 0}}, {"unknowns": {"previous": 0.9}}
+    for changes in ({"decision": {"fit": "oracle"}}, {"tasks": 1}, {"threads": 2}, *later):
         assert first_task_settings(drawn_recipe(**changes)) == base
     for changes in ({"clustering": {"loss": "none"}}, {"seed": 4}, {"labels": "oracle"}, {"network": {"width": 8}}):
         assert first_task_settings(drawn_recipe(**changes)) != base

@@ -123,7 +123,7 @@ def test_purity_is_counted_in_the_pixels_of_the_networks_image():
     assert found["random"]["count"] == 3 and found["random"]["distractor"] == pytest.approx(1 / 3)
 
 
-def test_previous_boxes_are_those_called_known_and_are_looked_for_once(tmp_path, drawn):
+def test_previous_boxes_are_those_surely_called_known_and_are_looked_for_once(tmp_path, drawn):
     images = TrainingSet([train_view(drawn.train(2), TASKS, 2)])
     plan = Plan((Part(every_image(images.sets[0]), 4),), seed=0, steps=2)
 
@@ -132,9 +132,9 @@ def test_previous_boxes_are_those_called_known_and_are_looked_for_once(tmp_path,
 
         def predict(self, batch):
             self.calls += len(batch)
-            one, none = torch.ones(2), torch.zeros(2, 0)
-            boxes = torch.tensor([[1.0, 2, 3, 4], [5.0, 6, 7, 8]])
-            return [Detections(boxes, torch.tensor([1, FIRST_KNOWN]), one, one, one, none) for _ in batch]
+            boxes = torch.tensor([[1.0, 2, 3, 4], [5.0, 6, 7, 8], [9.0, 9, 11, 11]])
+            labels, scores = torch.tensor([1, FIRST_KNOWN, FIRST_KNOWN]), torch.tensor([0.9, 0.3, 0.29])
+            return [Detections(boxes, labels, scores, scores, scores, torch.zeros(3, 0)) for _ in batch]
 
     engine, layout = Engine(), Layout(tmp_path)
 
@@ -143,6 +143,6 @@ def test_previous_boxes_are_those_called_known_and_are_looked_for_once(tmp_path,
 
     used = set(plan.batch(0) + plan.batch(1))
     for _ in range(2):
-        found = previous_boxes(engine, images, plan, layout, 2, share=share)
+        found = previous_boxes(engine, images, plan, layout, 2, least=0.3, share=share)
         assert engine.calls == len(used) == 8  # not those that no batch shows, and not again
         assert all(boxes.tolist() == ([[5, 6, 7, 8]] if number in used else []) for number, boxes in enumerate(found))
