@@ -14,7 +14,8 @@ from pathlib import Path
 from apps.recipe_text import dump
 from rl.training.recipe import ControlRecipe
 from sslcore.storage import StopSignals, read_metrics, read_run
-from sslcore.storage.files import make_folder, write_text
+from sslcore.storage.files import write_text
+from sslcore.storage.folders import make_folder
 
 FOLDER = "seeds"
 POLL = 0.5

@@ -32,7 +32,7 @@ from sslcore.did_you_mean import nearest
 from sslcore.errors import ConfigError, DataError
 from sslcore.storage import write_json
 from sslcore.storage.checkpoint import read_info
-from sslcore.storage.files import show_path
+from sslcore.storage.messages import show_path
 
 SHOWN = 10
 WORKERS = 2

@@ -18,7 +18,8 @@ from detection.structures import UNKNOWN, Detections
 from detection.visualize import draw
 from sslcore.errors import DataError
 from sslcore.storage import list_images, read_image, write_json
-from sslcore.storage.files import make_folder, show_path
+from sslcore.storage.folders import make_folder
+from sslcore.storage.messages import show_path
 
 RESULTS, CLASSES, PICTURES = "detections.json", "images.json", "pictures"
 DRAWN = 20

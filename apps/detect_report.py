@@ -77,7 +77,8 @@ def _rows_of_run(run: Any, place: Path) -> tuple[str | None, dict[int, list[Any]
 def _rows_of_file(file: Path) -> tuple[str | None, dict[int, list[Any]]]:
     from apps.report.detection.published import rows_of_result
     from detection.published import benchmarks
-    from sslcore.storage.files import read_file, show_path
+    from sslcore.storage.files import read_file
+    from sslcore.storage.messages import show_path
 
     remedy = "give a run, or a file that surnia detect score has written with --json"
     try:

@@ -21,7 +21,8 @@ from detection.structures import FIRST_KNOWN, Detections
 from detection.tasks import TaskSet
 from detection.training.model import restore_engine, tasks_of
 from sslcore.errors import CheckpointError
-from sslcore.storage import files, list_checkpoints, read_image
+from sslcore.storage import list_checkpoints, read_image
+from sslcore.storage.messages import show_path
 
 Picture = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8] | Tensor
 """A file, a PIL image, (h, w, 3) uint8, or a (3, h, w) tensor, uint8 or floating point in [0, 1]."""
@@ -60,7 +61,7 @@ class OpenWorldDetector:
         engine, info = restore_engine(checkpoint)
         detector = cls(engine, tasks_of(info, checkpoint), info["task"], path=checkpoint).to(device)
         if not detector.fitted:
-            warnings.warn(f"{files.show_path(checkpoint)}: {detector.status}", stacklevel=2)
+            warnings.warn(f"{show_path(checkpoint)}: {detector.status}", stacklevel=2)
         return detector
 
     @property
@@ -127,7 +128,7 @@ def find_model(path: Path, task: int | None = None) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    shown = files.show_path(path)
+    shown = show_path(path)
     if not path.is_dir():
         raise CheckpointError(
             f"there is no folder {shown}; give a run of `surnia detect train`, or a checkpoint in one"
@@ -145,7 +146,7 @@ def find_model(path: Path, task: int | None = None) -> Path:
     if stages:
         raise CheckpointError(
             f"no task of {shown} is finished: resume the run, or give one of its checkpoints, as "
-            f"{files.show_path(stages[-1])}"
+            f"{show_path(stages[-1])}"
         )
     raise CheckpointError(f"{shown} holds no detector; give a run of `surnia detect train`, or a checkpoint in one")
 

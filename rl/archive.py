@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from sslcore.errors import CheckpointError, ConfigError
 from sslcore.storage import files
+from sslcore.storage.messages import explain, show_path
 from sslcore.storage.tree import pack, unpack
 from sslcore.storage.weights import load_safetensors, safetensors_chunks
 
@@ -57,8 +58,8 @@ class Archive:
 def shown(place: Place) -> str:
     """A place as sentences name it."""
     if isinstance(place, io.IOBase):
-        return files.show_path(str(getattr(place, "name", "the open file")))
-    return files.show_path(place)
+        return show_path(str(getattr(place, "name", "the open file")))
+    return show_path(place)
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ def write(place: Place, archive: Archive, *, suffix: str = ".zip") -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"cannot make the folder of {shown(path)}: {files.explain(error)}") from error
+        raise CheckpointError(f"cannot make the folder of {shown(path)}: {explain(error)}") from error
     files.write_bytes(path, data)
 
 
@@ -169,7 +170,7 @@ def _opened(place: Place) -> Iterator[zipfile.ZipFile]:
     except CheckpointError:
         raise
     except Exception as error:  # zipfile raises whatever the bytes make it raise
-        reason = files.show_path(str(error)) or type(error).__name__
+        reason = show_path(str(error)) or type(error).__name__
         raise CheckpointError(f"{shown(place)} is damaged or not an archive ({reason}); {_REMEDY}") from error
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sslcore.errors import DataError
-from sslcore.storage.files import show_path
+from sslcore.storage.messages import show_path
 
 SHOWN = 20
 """Offenders named for each kind of problem in each file; the others are counted."""

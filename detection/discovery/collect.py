@@ -12,7 +12,8 @@ from PIL import Image
 from detection.discovery.records import SourceImage, UnknownObjects, file_hash
 from detection.structures import UNKNOWN, Detections
 from sslcore.errors import DataError
-from sslcore.storage import files, list_images, read_image
+from sslcore.storage import list_images, read_image
+from sslcore.storage.messages import show_path
 
 Predict = Callable[[list[Image.Image]], Sequence[Detections]]
 
@@ -157,7 +158,7 @@ def _read(
     try:
         sha256, size = file_hash(path)
         if sha256 in seen:
-            say(f"skipped: {files.show_path(path)} is the same picture as {files.show_path(seen[sha256])}")
+            say(f"skipped: {show_path(path)} is the same picture as {show_path(seen[sha256])}")
             return None
         picture = read_image(path)
     except DataError as error:

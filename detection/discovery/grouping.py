@@ -14,6 +14,7 @@ from detection.data.annotations import Indices
 from detection.discovery.records import read_json
 from sslcore.errors import DataError
 from sslcore.storage import files
+from sslcore.storage.messages import show_path
 
 GROUPS = "groups.json"
 SCHEMA = 1
@@ -77,7 +78,7 @@ class Grouping:
         value = read_json(path, remedy="group the unknown objects anew")
         try:
             if value["schema"] != SCHEMA:
-                raise DataError(f"{files.show_path(path)} was written by another version of Surnia; group anew")
+                raise DataError(f"{show_path(path)} was written by another version of Surnia; group anew")
             groups = tuple(
                 Group(
                     int(group["number"]),
@@ -88,11 +89,11 @@ class Grouping:
             )
             notes = tuple(str(note) for note in value["notes"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise DataError(f"{files.show_path(path)} does not hold groups; group anew") from error
+            raise DataError(f"{show_path(path)} does not hold groups; group anew") from error
         members = np.concatenate([group.members for group in groups] or [np.zeros(0, dtype=np.int64)])
         if not np.array_equal(np.sort(members), np.arange(objects)):
             raise DataError(
-                f"the groups in {files.show_path(path)} are not those of the {objects} objects beside it; group anew"
+                f"the groups in {show_path(path)} are not those of the {objects} objects beside it; group anew"
             )
         return cls(groups, notes)
 

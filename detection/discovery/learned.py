@@ -11,7 +11,8 @@ import numpy.typing as npt
 from detection.data.annotations import AnnotationSet, Boxes
 from detection.discovery.records import SourceImage, file_hash, read_json
 from sslcore.errors import DataError
-from sslcore.storage import files
+from sslcore.storage import files, folders
+from sslcore.storage.messages import show_path
 
 SAME = 0.5
 """Boxes in the same picture that overlap by more than this IoU are about the same object, as in training.
@@ -55,16 +56,16 @@ class Learned:
         value = read_json(path, remedy=remedy)
         try:
             if value["schema"] != SCHEMA:
-                raise DataError(f"{files.show_path(path)} was written by another version of Surnia; {remedy}")
+                raise DataError(f"{show_path(path)} was written by another version of Surnia; {remedy}")
             boxes = [LearnedBox(**{**box, "box": _four(box["box"])}) for box in value["boxes"]]
             return cls({str(sha256): int(number) for sha256, number in value["images"].items()}, boxes)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise DataError(f"{files.show_path(path)} is no record of what was learned; {remedy}") from error
+            raise DataError(f"{show_path(path)} is no record of what was learned; {remedy}") from error
 
     def save(self, path: Path) -> None:
         """Write the record, whole or not at all."""
         boxes = [{**vars(box), "box": list(box.box)} for box in self.boxes]
-        files.make_folder(path.parent)
+        folders.make_folder(path.parent)
         files.write_json(path, {"schema": SCHEMA, "images": self.images, "boxes": boxes})
 
     def before(self, task: int) -> "Learned":

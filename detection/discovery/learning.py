@@ -17,7 +17,8 @@ from detection.discovery.naming import Named, read_names
 from detection.discovery.records import SourceImage
 from detection.tasks import TaskSet
 from sslcore.errors import DataError
-from sslcore.storage import files
+from sslcore.storage import files, folders
+from sslcore.storage.messages import show_path
 
 TASKS, TRAIN = "tasks.yaml", "train.json"
 
@@ -90,7 +91,7 @@ def learn(
     named = read_names(names, known=known, canonical=tasks.canonical, root=root)
     if not named.classes:
         raise DataError(
-            f"no group in {files.show_path(Path(names))} has a name; type at least one after 'name:', then try again"
+            f"no group in {show_path(Path(names))} has a name; type at least one after 'name:', then try again"
         )
     notes = list(named.notes)
     learned = Learned.load(record).before(task + 1)
@@ -103,8 +104,8 @@ def learn(
     notes += [f"'{name}' has no object left and is no class" for name in named.classes if name not in classes]
     extended = _extended(tasks, task, classes)
     annotations = _annotations(named, items, extended)
-    files.make_folder(folder.parent)
-    with files.new_folder(folder) as temporary:
+    folders.make_folder(folder.parent)
+    with folders.new_folder(folder) as temporary:
         extended.save(temporary / TASKS)
         files.write_json(temporary / TRAIN, _coco(named, items, annotations))
     learned.save(record)  # last: without the files nothing was learned
@@ -113,9 +114,7 @@ def learn(
 
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - {TASKS, TRAIN}):
-        raise DataError(
-            f"{files.show_path(folder)} already holds something else; name a new folder, or delete this one"
-        )
+        raise DataError(f"{show_path(folder)} already holds something else; name a new folder, or delete this one")
 
 
 def _extended(tasks: TaskSet, task: int, classes: Sequence[str]) -> TaskSet:

@@ -15,6 +15,7 @@ from detection.task_file import MAX_NAME, RESERVED
 from sslcore.did_you_mean import did_you_mean
 from sslcore.errors import ConfigError, DataError
 from sslcore.storage import files
+from sslcore.storage.messages import show_path
 from sslcore.yaml_source import MAX_CHARACTERS, Source, read_yaml
 from sslcore.yaml_source import Path as Keys
 
@@ -110,7 +111,7 @@ def read_names(
         DataError: the collection beside it is gone, damaged or not the file's; or only pictures are gone or changed.
     """
     path = Path(file)
-    reading = _Reading(_source(path), files.show_path(path))
+    reading = _Reading(_source(path), show_path(path))
     unknowns = UnknownObjects.load(path.parent, root=root)
     grouping = Grouping.load(path.parent, objects=len(unknowns))
     reading.collect(grouping, tuple(known), canonical)
@@ -131,7 +132,7 @@ def read_names(
 
 
 def _source(path: Path) -> Source:
-    shown = files.show_path(path)
+    shown = show_path(path)
     if path.is_dir():
         raise ConfigError(f"{shown} is a folder; give the {NAMES} in it")
     data = files.read_file(

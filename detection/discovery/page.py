@@ -10,6 +10,7 @@ from detection.discovery.grouping import REST, Grouping
 from detection.discovery.records import UnknownObjects
 from detection.discovery.sheets import Crops, Sheet, title
 from sslcore.storage import files
+from sslcore.storage.messages import show_path
 
 INDEX = "index.html"
 SHOWN = 24
@@ -72,6 +73,6 @@ def write_page(
 
 def _about(unknowns: UnknownObjects, thing: int) -> str:
     box = ", ".join(f"{x:.0f}" for x in unknowns.boxes[thing])
-    about = f"{files.show_path(unknowns.image_of(thing).file)}  [{box}]  score {unknowns.scores[thing]:.2f}"
+    about = f"{show_path(unknowns.image_of(thing).file)}  [{box}]  score {unknowns.scores[thing]:.2f}"
     posterior = unknowns.posteriors[thing]
     return about + (f", unknown {posterior:.2f}" if posterior == posterior else "")

@@ -15,7 +15,8 @@ from detection.discovery.records import UnknownObjects
 from detection.discovery.sheets import Crops, write_sheets
 from detection.structures import UNKNOWN, Detections
 from sslcore.errors import DataError
-from sslcore.storage import files
+from sslcore.storage import folders
+from sslcore.storage.messages import show_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +116,8 @@ def write_discovery(folder: Path, unknowns: UnknownObjects, grouping: Grouping, 
     """Write records, groups, sheets, page and names.yaml. For the arguments and errors see `discover`."""
     refuse_taken(folder)
     crops = Crops(unknowns)
-    files.make_folder(folder.absolute().parent)
-    with files.new_folder(folder) as temporary:
+    folders.make_folder(folder.absolute().parent)
+    with folders.new_folder(folder) as temporary:
         unknowns.save(temporary)
         grouping.save(temporary)
         sheets = {group.number: write_sheets(temporary, group, crops) for group in grouping.groups}
@@ -128,6 +129,6 @@ def refuse_taken(folder: Path) -> None:
     """DataError if something is there: names may have been typed into it."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
-            f"{files.show_path(folder)} exists already, and names may have been typed into it; name another folder, or "
+            f"{show_path(folder)} exists already, and names may have been typed into it; name another folder, or "
             "delete this one"
         )

@@ -23,6 +23,7 @@ import torch
 from detection.data.annotations import Boxes, Indices
 from sslcore.errors import DataError, SurniaError
 from sslcore.storage import files, read_weights
+from sslcore.storage.messages import show_path
 from sslcore.storage.weights import write_weights
 
 RECORDS, EMBEDDINGS = "unknowns.json", "unknowns.safetensors"
@@ -91,7 +92,7 @@ class UnknownObjects:
         return [problem for i in images if (problem := self._change(i)) is not None]
 
     def _change(self, image: int) -> str | None:
-        shown = files.show_path(self.path(image))
+        shown = show_path(self.path(image))
         try:
             found, _ = file_hash(self.path(image))
         except DataError as error:
@@ -135,14 +136,14 @@ class UnknownObjects:
         value = read_json(path, remedy="collect the unknown objects anew")
         try:
             if value["schema"] != SCHEMA:
-                raise DataError(f"{files.show_path(path)} was written by another version of Surnia; collect anew")
+                raise DataError(f"{show_path(path)} was written by another version of Surnia; collect anew")
             found = cls._from_json(value)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-            raise DataError(f"{files.show_path(path)} is not a collection of unknown objects; collect anew") from error
+            raise DataError(f"{show_path(path)} is not a collection of unknown objects; collect anew") from error
         embeddings = read_weights(Path(folder) / EMBEDDINGS).get("embeddings")
         if embeddings is None or embeddings.ndim != 2 or len(embeddings) != len(found):
             raise DataError(
-                f"{files.show_path(Path(folder) / EMBEDDINGS)} does not hold one embedding for each of the "
+                f"{show_path(Path(folder) / EMBEDDINGS)} does not hold one embedding for each of the "
                 f"{len(found)} objects in {RECORDS}; collect anew"
             )
         moved = found.root if root is None else Path(root)
@@ -191,9 +192,9 @@ def read_json(path: Path, *, remedy: str, error: type[SurniaError] = DataError) 
     try:
         value = json.loads(data)
     except (ValueError, RecursionError, MemoryError) as reason:
-        raise error(f"{files.show_path(path)} is not valid JSON ({reason}); {remedy}") from reason
+        raise error(f"{show_path(path)} is not valid JSON ({reason}); {remedy}") from reason
     if type(value) is not dict:
-        raise error(f"{files.show_path(path)} does not hold a JSON object; {remedy}")
+        raise error(f"{show_path(path)} does not hold a JSON object; {remedy}")
     return value
 
 

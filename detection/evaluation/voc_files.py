@@ -21,7 +21,8 @@ from detection.evaluation.comparison import lines_of
 from detection.tasks import UNKNOWN_NAME, TaskSet
 from sslcore.did_you_mean import did_you_mean
 from sslcore.errors import DataError
-from sslcore.storage.files import read_file, show_path
+from sslcore.storage.files import read_file
+from sslcore.storage.messages import show_path
 
 MAX_BYTES = 1 << 32
 _REMEDY = "give the folder with a file for each class (aeroplane.txt, ..., unknown.txt)"

@@ -7,7 +7,8 @@ from detection.training.layout import Layout
 from detection.training.model import check_info
 from detection.training.recipe import DetectionRecipe
 from sslcore.errors import ConfigError
-from sslcore.storage import files, load_checkpoint, save_checkpoint, step_folder
+from sslcore.storage import load_checkpoint, save_checkpoint, step_folder
+from sslcore.storage.messages import show_path
 
 ELSEWHERE = frozenset(
     {"decision", "later", "finetune", "replay", "tasks", "devices", "nodes", "threads", "checkpoint_every",
@@ -45,7 +46,7 @@ def copy_first_task(other: Path, run: Path, recipe: DetectionRecipe) -> None:
     """
     source, target = Layout(other, writes=False), Layout(run)
     last = source.last_of(1, "train", recipe.first.steps)
-    shown = files.show_path(other)
+    shown = show_path(other)
     if last is None:
         raise ConfigError(
             f"{shown} has not trained its first task for {recipe.first.steps} steps; finish it, or give another run"
@@ -53,7 +54,7 @@ def copy_first_task(other: Path, run: Path, recipe: DetectionRecipe) -> None:
     folder = target.checkpoints(1, "train")
     assert folder is not None
     if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{files.show_path(run)} has begun its first task already; resume it as it is")
+        raise ConfigError(f"{show_path(run)} has begun its first task already; resume it as it is")
     loaded = load_checkpoint(last)
     check_info(loaded.info, last)
     trained, wanted = _settings(loaded.info["recipe"]), first_task_settings(recipe)

@@ -21,8 +21,9 @@ from detection.training.callbacks import Meter
 from detection.training.layout import Layout, Stage
 from detection.training.recipe import DetectionRecipe, StageSettings
 from sslcore.errors import ConfigError
-from sslcore.storage import RunDirectory, files, load_checkpoint, save_checkpoint, step_folder
+from sslcore.storage import RunDirectory, folders, load_checkpoint, save_checkpoint, step_folder
 from sslcore.storage.checkpoint import read_info
+from sslcore.storage.messages import show_path
 
 LEARNED, LESSONS, DATA, TASKS = "learned.json", "lessons", "data", "tasks.yaml"
 COPIED = ("energies.json", "detections.json", "results.json", "exemplars.json", "embeddings.safetensors")
@@ -48,7 +49,7 @@ def finished_tasks(run: Path) -> int:
     while layout.task(task + 1, "results.json").is_file() and layout.model(task + 1) is not None:
         task += 1
     if not task:
-        shown = files.show_path(run)
+        shown = show_path(run)
         raise ConfigError(f"no task of {shown} is finished; finish the first: surnia detect train --resume {shown}")
     return task
 
@@ -69,7 +70,7 @@ def give_lesson(standing: Standing, names: str | Path, folder: Path, *, root: st
     info = read_info(Layout(standing.folder, writes=False).task(task, "model"))
     if info.get("data") != data.fingerprint:
         raise ConfigError(
-            f"{files.show_path(standing.folder)} has learnt from other data than its recipe now leads to: restore "
+            f"{show_path(standing.folder)} has learnt from other data than its recipe now leads to: restore "
             "them, or train a new run"
         )
     if (standing.folder / LEARNED).exists():
@@ -106,7 +107,7 @@ def begin_further(
         SurniaError: what was learnt cannot be read, or the new run not written.
     """
     run = Path(os.path.abspath(run))
-    files.make_folder(run.parent)
+    folders.make_folder(run.parent)
     common = Path(os.path.commonpath([_place(each) for each in _sets(standing, lesson)]))
     data = CocoData(
         tasks=str(run / DATA / TASKS),
@@ -117,7 +118,7 @@ def begin_further(
         workers=standing.recipe.data.workers,
     )
     recipe = recipe.model_copy(update={"data": data, "tasks": None})
-    with files.new_folder(run) as temporary:
+    with folders.new_folder(run) as temporary:
         RunDirectory.create(temporary, recipe=as_text(recipe), command=command, seed=recipe.seed).close()
         shutil.copytree(lesson.tasks_file.parent, temporary / LESSONS / str(lesson.task))
         shutil.copyfile(lesson.tasks_file.parents[2] / LEARNED, temporary / LEARNED)
@@ -145,7 +146,7 @@ def _place(annotations: AnnotationSet) -> str:
 
 def _write_data(standing: Standing, lesson: Lesson, recipe: DetectionRecipe, folder: Path, common: Path) -> str:
     """The annotation files; returns the data's fingerprint. DataError if they do not hold together."""
-    files.make_folder(folder)
+    folders.make_folder(folder)
     lesson.tasks.save(folder / TASKS)
     names = [*(f"train_{task}.json" for task in range(1, lesson.task + 1)), "val.json", "test.json"]
     for name, annotations in zip(names, _sets(standing, lesson), strict=True):

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sslcore.errors import CheckpointError
-from sslcore.storage import files, list_checkpoints, sweep_temporaries, write_json, write_text
+from sslcore.storage import files, folders, list_checkpoints, sweep_temporaries, write_json, write_text
 from sslcore.storage.checkpoint import checkpoint_step, verify_checkpoint
+from sslcore.storage.messages import show_path
 
 Stage = Literal["train", "finetune", "fit", "evaluate"]
 STAGES: tuple[Stage, ...] = ("train", "finetune", "fit", "evaluate")
@@ -69,7 +70,7 @@ class Layout:
     def make(self, task: int) -> None:
         """The folder of a task; only the process that writes makes it."""
         if self.writes:
-            files.make_folder(self.task(task))
+            folders.make_folder(self.task(task))
 
     def write(self, task: int, name: str, value: Any, *, compact: bool = False) -> None:
         """A JSON file of a task, whole or not at all; only the process that writes does."""
@@ -85,9 +86,9 @@ class Layout:
         """Clears what a killed writer left half-written; sentences about it. While holding the run's lock."""
         if self.folder is None or not self.writes:
             return []
-        folders = [path for path in sorted(self.folder.glob("tasks/*")) if path.is_dir()]
-        folders += sorted(self.folder.glob("tasks/*/*/checkpoints"))
-        return [sentence for folder in folders for sentence in sweep_temporaries(folder)]
+        written = [path for path in sorted(self.folder.glob("tasks/*")) if path.is_dir()]
+        written += sorted(self.folder.glob("tasks/*/*/checkpoints"))
+        return [sentence for folder in written for sentence in sweep_temporaries(folder)]
 
 
 def read_json(path: Path) -> Any:
@@ -103,7 +104,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{files.show_path(path)} is damaged ({error}); {remedy}") from error
+        raise CheckpointError(f"{show_path(path)} is damaged ({error}); {remedy}") from error
 
 
 def _sound(checkpoint: Path) -> Path | None:

@@ -14,8 +14,9 @@ from detection.structures import FIRST_KNOWN
 from detection.tasks import TaskSet
 from detection.training.recipe import DetectionRecipe
 from sslcore.errors import CheckpointError, ConfigError
-from sslcore.storage import files, load_checkpoint, save_checkpoint
+from sslcore.storage import load_checkpoint, save_checkpoint
 from sslcore.storage.checkpoint import read_info
+from sslcore.storage.messages import show_path
 
 KIND = "open-world detector"
 PREFIX = "engine."
@@ -85,7 +86,7 @@ def check_info(info: Mapping[str, Any], checkpoint: Path, *, tasks: TaskSet | No
     Raises:
         CheckpointError: it is no detector, or its classes are not the first of `tasks`.
     """
-    shown = files.show_path(checkpoint)
+    shown = show_path(checkpoint)
     if info.get("kind") != KIND:
         raise CheckpointError(f"{shown} is not a detector's checkpoint; give a run of `surnia detect train`")
     task, labels = info.get("task"), info.get("labels")
@@ -128,7 +129,7 @@ def restore_engine(
     except RuntimeError as error:
         problem = str(error).splitlines()[-1].strip()
         raise CheckpointError(
-            f"the weights of {files.show_path(checkpoint)} do not fit the recipe's detector ({problem}); use the "
+            f"the weights of {show_path(checkpoint)} do not fit the recipe's detector ({problem}); use the "
             "recipe that it was trained with"
         ) from error
     return engine, loaded.info
@@ -145,7 +146,7 @@ def tasks_of(info: Mapping[str, Any], checkpoint: Path) -> TaskSet:
         return TaskSet.from_dict(info["tasks"])
     except (ConfigError, LookupError, TypeError) as error:
         raise CheckpointError(
-            f"the task set in {files.show_path(checkpoint)} cannot be read ({error}); use another checkpoint"
+            f"the task set in {show_path(checkpoint)} cannot be read ({error}); use another checkpoint"
         ) from error
 
 
@@ -154,7 +155,7 @@ def _recipe(info: Mapping[str, Any], checkpoint: Path) -> DetectionRecipe:
         return DetectionRecipe.model_validate(info["recipe"])
     except (ValidationError, LookupError) as error:
         raise CheckpointError(
-            f"the recipe in {files.show_path(checkpoint)} cannot be read; it may be of another version of Surnia: use "
+            f"the recipe in {show_path(checkpoint)} cannot be read; it may be of another version of Surnia: use "
             "another checkpoint"
         ) from error
 

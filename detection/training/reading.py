@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from sslcore.errors import DataError
 from sslcore.storage import read_image
-from sslcore.storage.files import show_path
+from sslcore.storage.messages import show_path
 
 IN_MEMORY = 2 << 30
 """Bytes of pixels up to which this process reads all files itself, and can keep them."""

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from sslcore.errors import CheckpointError
-from sslcore.storage import files
+from sslcore.storage import files, folders
 from sslcore.storage import manifest as manifests
+from sslcore.storage.messages import show_path
 from sslcore.storage.tree import pack, unpack
 from sslcore.storage.weights import load_safetensors, safetensors_chunks
 
@@ -62,7 +63,7 @@ def save(buffer: "FrameReplayBuffer", folder: Path) -> Path:
         CheckpointError: the operating system refuses, or the disk does not give back what was written; what had the
             name still has it.
     """
-    files.make_folder(folder.parent)
+    folders.make_folder(folder.parent)
     rows = buffer.size()
     tables = {name: torch.from_numpy(getattr(buffer, name)[:rows]) for name in _TABLES}
     state, _ = pack(
@@ -73,7 +74,7 @@ def save(buffer: "FrameReplayBuffer", folder: Path) -> Path:
             "generator": buffer.generator.bit_generator.state,
         }
     )
-    with files.new_folder(folder) as temporary:
+    with folders.new_folder(folder) as temporary:
         chunks = {i: _save_chunk(buffer, i, temporary) for i in range(len(buffer.pool.changed))}
         written = {_chunk_name(i): sums for i, sums in chunks.items()}
         written[_TRANSITIONS] = _write(temporary / _TRANSITIONS, safetensors_chunks(tables, {}))
@@ -160,7 +161,7 @@ def restore(buffer: "FrameReplayBuffer", folder: Path) -> None:
         CheckpointError: the folder is missing, foreign, damaged or of other sizes. The buffer is as it was, or empty
             if the damage is in the frames.
     """
-    sums, shown = manifests.read_manifest(folder, _KIND), files.show_path(folder)
+    sums, shown = manifests.read_manifest(folder, _KIND), show_path(folder)
     try:
         stored = json.loads(manifests.read_part(folder / _STATE, sums[_STATE], _KIND))
         _check_layout(stored["layout"], _layout(buffer), shown)

@@ -12,7 +12,7 @@ from rl.training.clips import record_clip
 from rl.training.evaluation import PlayedEpisodes
 from rl.training.recipe import ControlRecipe
 from sslcore.errors import CheckpointError
-from sslcore.storage import files
+from sslcore.storage import files, folders
 from sslcore.storage import manifest as manifests
 
 BEST = "best.zip"
@@ -63,8 +63,8 @@ class BestFiles:
         Raises:
             CheckpointError: it cannot be written.
         """
-        files.make_folder(self.folder)
-        with files.new_folder(self.folder / name) as temporary:
+        folders.make_folder(self.folder)
+        with folders.new_folder(self.folder / name) as temporary:
             parts = {
                 path.name: _second_name(path, temporary / path.name)
                 for path in (self._run / name for name in _NAMES)

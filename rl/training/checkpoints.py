@@ -22,7 +22,7 @@ from rl.training.best import BestFiles
 from sslcore.errors import CheckpointError
 from sslcore.storage import (
     RunDirectory,
-    files,
+    folders,
     list_checkpoints,
     load_checkpoint,
     prune_checkpoints,
@@ -31,6 +31,7 @@ from sslcore.storage import (
     step_folder,
     verify_checkpoint,
 )
+from sslcore.storage.messages import show_path
 from sslcore.training.finite import all_finite
 from sslcore.training.random_state import random_state, restore_random_state
 from sslcore.training.resuming import Say, resume_point
@@ -104,7 +105,7 @@ class AgentCheckpoints:
         kept = {path.name for path in list_checkpoints(self._run.checkpoints)}
         for path in [*list_checkpoints(self._replays), *list_checkpoints(self._best.folder)]:
             if path.name not in kept:
-                files.remove_folder(path)
+                folders.remove_folder(path)
 
     def resume(self, agent: CURL, say: Say) -> Progress | None:
         """Bring a new agent and its environments to where the newest sound checkpoint was.
@@ -120,7 +121,7 @@ class AgentCheckpoints:
             CheckpointError: there are checkpoints, but none is sound; or they are of another agent.
         """
         for folder in (self._replays, self._best.folder):
-            for sentence in files.sweep_temporaries(folder):
+            for sentence in folders.sweep_temporaries(folder):
                 say(sentence)
         found = resume_point(self._run.checkpoints, say, verify=self._verify, unit="environment step")
         if found is None:
@@ -133,9 +134,7 @@ class AgentCheckpoints:
             progress, states = Progress(**train["progress"]), train["envs"]
             state, drawn = {**train["agent"], "policy": loaded.model}, train["random"]
         except (LookupError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{files.show_path(found)} is not the checkpoint of an agent; give its own run"
-            ) from error
+            raise CheckpointError(f"{show_path(found)} is not the checkpoint of an agent; give its own run") from error
         agent.continue_from(state, str(found), same_device=same_device)
         _replay_of(agent).restore_from(self._replays / found.name)
         _restore_envs(agent, states, found)
@@ -174,7 +173,7 @@ def _restore_envs(agent: CURL, states: Any, place: Path) -> None:
     assert envs is not None
     if type(states) is not list or len(states) != envs.num_envs:
         raise CheckpointError(
-            f"{files.show_path(place)} is of a run with another number of environments; give env.n_envs as it was"
+            f"{show_path(place)} is of a run with another number of environments; give env.n_envs as it was"
         )
     for i, state in enumerate(states):
         envs.env_method("restore", state, indices=i)

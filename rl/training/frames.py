@@ -14,7 +14,8 @@ from rl.envs.make import make_env
 from rl.envs.settings import EnvSettings
 from rl.training.evaluation import Act, random_actions
 from sslcore.errors import ConfigError
-from sslcore.storage import files
+from sslcore.storage import files, folders
+from sslcore.storage.messages import show_path
 
 REWARDED, UNREWARDED = "rewarded", "unrewarded"
 
@@ -40,13 +41,13 @@ def record_frames(
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{files.show_path(folder)} is not empty; name a new folder for the frames")
+        raise ConfigError(f"{show_path(folder)} is not empty; name a new folder for the frames")
     with contextlib.closing(make_env(settings, seed=seed)) as env:
         channels = env.get_wrapper_attr("frame_channels")
         if channels not in (1, 3):
             raise ConfigError(f"frames of {channels} channels cannot be written as pictures")
         for name in (REWARDED, UNREWARDED) if by_reward else (".",):
-            files.make_folder(folder / name)
+            folders.make_folder(folder / name)
         seen = _observations(env, agent, random_actions(env.action_space, seed))
         if by_reward:
             seen = ((observation, reward) for observation, reward in seen if reward is not None)

@@ -8,7 +8,8 @@ from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputF
 from torch.utils.tensorboard import SummaryWriter
 
 from sslcore.errors import CheckpointError
-from sslcore.storage import RunDirectory, files
+from sslcore.storage import RunDirectory
+from sslcore.storage.messages import explain, show_path
 from sslcore.training.finite import check_finite
 
 # What is the same in every line, or another each time that a run is made.
@@ -63,7 +64,7 @@ class EnvStepsTensorBoard(TensorBoardOutputFormat):
         try:
             yield
         except OSError as error:
-            raise CheckpointError(f"cannot write {files.show_path(self._folder)}: {files.explain(error)}") from error
+            raise CheckpointError(f"cannot write {show_path(self._folder)}: {explain(error)}") from error
 
 
 def run_logger(run: RunDirectory, action_repeat: int, *, after: int) -> Logger:

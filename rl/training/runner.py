@@ -18,7 +18,8 @@ from rl.training.clips import check_clips
 from rl.training.learner import AGENT, Learner, results
 from rl.training.recipe import ControlRecipe
 from sslcore.errors import CheckpointError, ConfigError
-from sslcore.storage import RunDirectory, StopSignals, files
+from sslcore.storage import RunDirectory, StopSignals
+from sslcore.storage.messages import show_path
 from sslcore.training.display import Display
 from sslcore.training.resuming import Say
 
@@ -167,7 +168,7 @@ def load_agent(path: str | Path, *, which: str = "best", device: str = "auto") -
     archive = path / kinds.pop(which)
     if not archive.is_file():
         raise CheckpointError(
-            f"{files.show_path(path)} has no {archive.name}: give the directory of a control run, or resume this one "
+            f"{show_path(path)} has no {archive.name}: give the directory of a control run, or resume this one "
             "until it has been evaluated"
         )
     try:

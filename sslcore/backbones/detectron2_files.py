@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sslcore.errors import CheckpointError
 from sslcore.storage import files, read_weights
+from sslcore.storage.messages import show_path
 
 _LARGEST = 1 << 33
 _REMEDY = "get the file anew, or give another one"
@@ -51,7 +52,7 @@ def read_detectron2(path: str | Path) -> tuple[dict[str, Tensor], str]:
     path = Path(path)
     if path.suffix != ".pkl":
         return read_weights(path), ""
-    shown = files.show_path(path)
+    shown = show_path(path)
     data = files.read_file(path, limit=_LARGEST, error=CheckpointError, remedy=_REMEDY)
     try:
         loaded = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()

@@ -7,7 +7,8 @@ line must not wait for it.
 from sslcore._lazy import attach
 
 _HOME = {
-    "files": ("append_line", "commit_folder", "sweep_temporaries", "write_bytes", "write_json", "write_text"),
+    "files": ("append_line", "write_bytes", "write_json", "write_text"),
+    "folders": ("commit_folder", "sweep_temporaries"),
     "checkpoint": (
         "Checkpoint", "checkpoint_step", "list_checkpoints", "load_checkpoint", "newest_checkpoint",
         "prune_checkpoints", "save_checkpoint", "set_aside_after", "step_folder", "verify_checkpoint",

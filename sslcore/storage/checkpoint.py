@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from sslcore.errors import CheckpointError
-from sslcore.storage import files
+from sslcore.storage import files, folders
 from sslcore.storage import manifest as manifests
+from sslcore.storage.messages import show_path
 from sslcore.storage.tree import pack, unpack
 from sslcore.storage.weights import load_safetensors, safetensors_chunks
 
@@ -98,8 +99,8 @@ def save_checkpoint(
     if info_tensors:
         raise CheckpointError(f"info holds a tensor or array at {next(iter(info_tensors))}; give plain values there")
     state = json.dumps({"schema": SCHEMA, "info": info_skeleton, "train": skeleton}, allow_nan=False).encode("utf-8")
-    files.make_folder(folder.parent)
-    with files.new_folder(folder) as temporary:
+    folders.make_folder(folder.parent)
+    with folders.new_folder(folder) as temporary:
         written = {
             _MODEL: files.write_new(temporary / _MODEL, safetensors_chunks(model, {})),
             _TRAIN: files.write_new(temporary / _TRAIN, safetensors_chunks(tensors, {})),
@@ -134,7 +135,7 @@ def prune_checkpoints(parent: str | Path, keep: int, *, protect: Collection[str]
     if old:
         verify_checkpoint(found[-1])
     for path in old:
-        files.remove_folder(path)
+        folders.remove_folder(path)
     return old
 
 
@@ -154,8 +155,8 @@ def set_aside_after(parent: str | Path, step: int) -> list[Path]:
         if (checkpoint_step(path) or 0) > step:
             target = path.with_name(f"{path.name}.damaged")
             if target.exists():
-                files.remove_folder(target)
-            files.commit_folder(path, target)
+                folders.remove_folder(target)
+            folders.commit_folder(path, target)
             moved.append(target)
     return moved
 
@@ -191,10 +192,10 @@ def newest_checkpoint(
 
     Returns:
         The folder, or None when there is none. (If a writer died while it replaced a checkpoint, this can be the
-        replaced one under its temporary name: `files.sweep_temporaries` gives it its own back.)
+        replaced one under its temporary name: `folders.sweep_temporaries` gives it its own back.)
     """
     places = {path.name: path for path in list_checkpoints(parent)}
-    places |= {name: path for name, path in files.retired(parent).items() if _NAME.fullmatch(name)}
+    places |= {name: path for name, path in folders.retired(parent).items() if _NAME.fullmatch(name)}
     skipped = False
     for name in sorted(places, key=lambda n: checkpoint_step(n) or 0, reverse=True):
         try:
@@ -207,7 +208,7 @@ def newest_checkpoint(
                 report(f"using {name}, the newest that verifies")
             return places[name]
     if places:
-        report(f"none of the {len(places)} checkpoints in {files.show_path(parent)} verifies")
+        report(f"none of the {len(places)} checkpoints in {show_path(parent)} verifies")
     return None
 
 
@@ -270,12 +271,12 @@ def _state(data: bytes, folder: Path) -> dict[str, Any]:
     state = manifests.parsed(data, folder / _STATE, _KIND)
     _KIND.check_schema(state, folder)
     if not {"info", "train"} <= set(state):
-        raise CheckpointError(f"{files.show_path(folder / _STATE)} is not a checkpoint's state; {_REMEDY}")
+        raise CheckpointError(f"{show_path(folder / _STATE)} is not a checkpoint's state; {_REMEDY}")
     return state
 
 
 def _info(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     info = unpack(state["info"], {})
     if type(info) is not dict:
-        raise CheckpointError(f"{files.show_path(folder / _STATE)} is not a checkpoint's state; {_REMEDY}")
+        raise CheckpointError(f"{show_path(folder / _STATE)} is not a checkpoint's state; {_REMEDY}")
     return info

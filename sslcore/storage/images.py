@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sslcore.errors import DataError
 from sslcore.storage import files
+from sslcore.storage.messages import explain, show_path
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 IMAGE_SUFFIXES = frozenset(
@@ -66,7 +67,7 @@ def read_image(
         plain = _to_8_bits(image, alpha)
         return plain if turn is None else plain.transpose(turn)
     except _Unsupported as error:
-        raise DataError(f"cannot use {files.show_path(path)}: {error}") from None
+        raise DataError(f"cannot use {show_path(path)}: {error}") from None
     except Exception as error:  # decoders raise whatever the bytes make them raise
         raise _damaged(path, error) from error
 
@@ -100,7 +101,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         DataError: the folder is missing, cannot be read, or holds no image.
     """
     root = Path(folder)
-    shown = files.show_path(root)
+    shown = show_path(root)
     if not root.exists():
         raise DataError(f"there is no folder {shown}; check the path")
     if not root.is_dir():
@@ -131,7 +132,7 @@ def _walk(
         with os.scandir(folder) as scan:
             entries = sorted((e for e in scan if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
-        raise DataError(f"cannot list {files.show_path(folder)}: {files.explain(error)}") from error
+        raise DataError(f"cannot list {show_path(folder)}: {explain(error)}") from error
     for entry in entries:
         if _is_folder(entry):
             others += _walk(entry.path, (*parts, entry.name), entered, found)
@@ -158,7 +159,7 @@ class _Unsupported(Exception):
 
 def _open(path: Path, max_pixels: int, max_bytes: int) -> Image.Image:
     data = files.read_file(path, limit=max_bytes, error=DataError, remedy="remove it, or make it readable")
-    shown = files.show_path(path)
+    shown = show_path(path)
     if not data:
         raise DataError(f"{shown} is empty; {_REMEDY}")
     try:
@@ -180,12 +181,12 @@ def _open(path: Path, max_pixels: int, max_bytes: int) -> Image.Image:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    shown = files.show_path(path)
+    shown = show_path(path)
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return DataError(f"{shown} unfolds to more pixels than is safe to decode; make it smaller, or remove it")
     if isinstance(error, MemoryError):
         return DataError(f"{shown} does not fit in memory; make it smaller")
-    return DataError(f"{shown} is damaged ({files.show_path(str(error)) or type(error).__name__}); {_REMEDY}")
+    return DataError(f"{shown} is damaged ({show_path(str(error)) or type(error).__name__}); {_REMEDY}")
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -14,6 +14,7 @@ from typing import Any
 from sslcore.errors import CheckpointError
 from sslcore.storage import files
 from sslcore.storage.files import Written
+from sslcore.storage.messages import show_path
 
 NAME = "manifest.json"
 _LIMIT = 1 << 24
@@ -37,7 +38,7 @@ class Kind:
 
     def refused(self, folder: Path, why: str = "") -> CheckpointError:
         """That a folder is not of this kind."""
-        return CheckpointError(f"{files.show_path(folder)} is not a {self.name} of Surnia{why}; {self.remedy}")
+        return CheckpointError(f"{show_path(folder)} is not a {self.name} of Surnia{why}; {self.remedy}")
 
     def check_schema(self, value: Any, folder: Path) -> None:
         """Whether a JSON value that bears the schema's number can be read.
@@ -48,7 +49,7 @@ class Kind:
         schema = value.get("schema") if type(value) is dict else None
         if type(schema) is int and schema > self.schema:
             raise CheckpointError(
-                f"{files.show_path(folder)} was written by a newer Surnia (schema {schema}, this one reads "
+                f"{show_path(folder)} was written by a newer Surnia (schema {schema}, this one reads "
                 f"{self.schema}); update Surnia"
             )
         if type(schema) is not int or schema != self.schema:
@@ -62,7 +63,7 @@ def write_manifest(folder: Path, kind: Kind, parts: Mapping[str, Written], **fac
     """Write the manifest of a folder that is not committed yet.
 
     Args:
-        folder: temporary, of `files.new_folder`.
+        folder: temporary, of `folders.new_folder`.
         kind: its.
         parts: every other file in it.
         facts: more to note, plain values.
@@ -90,7 +91,7 @@ def read_manifest(folder: Path, kind: Kind, *, names: Iterable[str] | None = Non
     Raises:
         CheckpointError: the folder is missing, foreign, unfinished or of a newer schema; or the manifest is damaged.
     """
-    shown, path = files.show_path(folder), folder / NAME
+    shown, path = show_path(folder), folder / NAME
     if not folder.is_dir():
         raise CheckpointError(f"there is no {kind.name} {shown}; give the folder of one")
     if not path.exists():
@@ -120,7 +121,7 @@ def parsed(data: bytes, path: Path, kind: Kind) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError, MemoryError) as error:
-        raise CheckpointError(f"{files.show_path(path)} is damaged ({error}); {kind.remedy}") from error
+        raise CheckpointError(f"{show_path(path)} is damaged ({error}); {kind.remedy}") from error
 
 
 def read_part(path: Path, expected: Written, kind: Kind, *, limit: int | None = None) -> bytes:
@@ -151,7 +152,7 @@ def check_part(path: Path, expected: Written, kind: Kind) -> None:
                 size += len(block)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise CheckpointError(f"cannot read {files.show_path(path)}: {reason}; {kind.remedy}") from error
+        raise CheckpointError(f"cannot read {show_path(path)}: {reason}; {kind.remedy}") from error
     _compare(path, Written(digest.hexdigest(), size), expected, kind)
 
 
@@ -167,4 +168,4 @@ def verify_folder(folder: str | Path, kind: Kind) -> None:
 
 def _compare(path: Path, found: Written, expected: Written, kind: Kind) -> None:
     if found != expected:
-        raise CheckpointError(f"{files.show_path(path)} is damaged: it is not what its manifest says; {kind.remedy}")
+        raise CheckpointError(f"{show_path(path)} is damaged: it is not what its manifest says; {kind.remedy}")

@@ -28,7 +28,8 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from sslcore.errors import CheckpointError, ConfigError, RunLocked, SurniaError
-from sslcore.storage import files
+from sslcore.storage import files, folders
+from sslcore.storage.messages import show_path
 
 Status = Literal["running", "finished", "stopped", "failed"]
 
@@ -105,7 +106,7 @@ class RunDirectory:
         path = Path(path)
         if not (path / _RECIPE).is_file():
             raise ConfigError(
-                f"there is no run in {files.show_path(path)} to resume; start one without --resume, or check the path"
+                f"there is no run in {show_path(path)} to resume; start one without --resume, or check the path"
             )
         run = cls._locked(path, create=False)
         try:
@@ -124,12 +125,12 @@ class RunDirectory:
     def _locked(cls, path: Path, *, create: bool) -> Self:
         if create:
             if path.exists() and not path.is_dir():
-                raise ConfigError(f"{files.show_path(path)} is a file, not a folder; choose another --run name")
-            files.make_folder(path)
+                raise ConfigError(f"{show_path(path)} is a file, not a folder; choose another --run name")
+            folders.make_folder(path)
         return cls(path, RunLock(path / _LOCK))
 
     def _sweep(self) -> None:
-        self.cleaned = files.sweep_temporaries(self.path) + files.sweep_temporaries(self.checkpoints)
+        self.cleaned = folders.sweep_temporaries(self.path) + folders.sweep_temporaries(self.checkpoints)
 
     def note(self, **facts: Any) -> None:
         """Adds plain values to run.json, in place of earlier ones of these names: what the run found out or chose.
@@ -209,14 +210,13 @@ class RunLock:
             owner = _describe_owner(os.pread(self._descriptor, 4096, 0))
             self._close()
             raise RunLocked(
-                f"{files.show_path(path.parent)} is being written by {owner}; wait until it ends, stop it, or choose "
+                f"{show_path(path.parent)} is being written by {owner}; wait until it ends, stop it, or choose "
                 "another --run name"
             ) from error
         except OSError as error:
             self._close()
             raise CheckpointError(
-                f"cannot lock {files.show_path(path)}: {(error.strerror or str(error)).lower()}; "
-                "put the run on a local disk"
+                f"cannot lock {show_path(path)}: {(error.strerror or str(error)).lower()}; put the run on a local disk"
             ) from error
         entry = {"pid": os.getpid(), "started": _start_time(os.getpid()), "host": platform.node(), "since": _now()}
         files.overwrite(self._descriptor, json.dumps(entry) + "\n")
@@ -263,7 +263,7 @@ def _describe_owner(entry: bytes) -> str:
         pid, since, host = int(owner["pid"]), str(owner["since"]), str(owner["host"])
         if host == platform.node() and _start_time(pid) != owner["started"]:
             return "another process"  # the entry is a dead predecessor's; the living one has not written its own yet
-        return files.show_path(f"process {pid} on {host} (since {since})")
+        return show_path(f"process {pid} on {host} (since {since})")
     except (ValueError, LookupError, TypeError):
         return "another process"
 
@@ -285,7 +285,7 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, Any]:
         if type(facts) is not dict:
             raise ValueError("not an object")
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{files.show_path(file)} is damaged ({error}); restore it from a copy") from error
+        raise CheckpointError(f"{show_path(file)} is damaged ({error}); restore it from a copy") from error
     return facts
 
 
@@ -329,7 +329,7 @@ def _plain(value: Any) -> Any:
 
 
 def _refuse_if_taken(path: Path) -> None:
-    shown = files.show_path(path)
+    shown = show_path(path)
     if (path / _RECIPE).exists():
         raise ConfigError(
             f"{shown} already holds a run, which is never overwritten; continue it with --resume, or give the new one "
@@ -337,11 +337,11 @@ def _refuse_if_taken(path: Path) -> None:
         )
     # What a process leaves that was killed while it created the run is no reason to refuse.
     own = {_LOCK, _RUN, _CHECKPOINTS}
-    foreign = sorted(p.name for p in path.iterdir() if p.name not in own and not files.is_temporary(p))
+    foreign = sorted(p.name for p in path.iterdir() if p.name not in own and not folders.is_temporary(p))
     foreign += sorted(f"{_CHECKPOINTS}/{p.name}" for p in (path / _CHECKPOINTS).glob("[!.]*"))
     if foreign:
         raise ConfigError(
-            f"{shown} is not empty and not a run (it holds {files.show_path(foreign[0])}); give another --run name, or "
+            f"{shown} is not empty and not a run (it holds {show_path(foreign[0])}); give another --run name, or "
             "the path of a run to continue with --resume"
         )
 

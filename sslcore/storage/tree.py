@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcore.errors import CheckpointError
-from sslcore.storage.files import show_path
+from sslcore.storage.messages import show_path
 
 Skeleton: TypeAlias = Any
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sslcore.errors import CheckpointError
 from sslcore.storage import files
+from sslcore.storage.messages import show_path
 from sslcore.storage.tree import plain_tensor
 
 _DTYPE_NAMES = {
@@ -53,7 +54,7 @@ def write_weights(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
     try:
         text = json.dumps(dict(metadata), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"the metadata of {files.show_path(path)} must be plain JSON values: {error}") from error
+        raise CheckpointError(f"the metadata of {show_path(path)} must be plain JSON values: {error}") from error
     files.write_chunks(path, safetensors_chunks(tensors, {_METADATA: text}, digest=True))
 
 
@@ -144,9 +145,9 @@ def read_weights(path: str | os.PathLike[str], *, prefix: str = "") -> dict[str,
     if not chosen:
         found = ", ".join(sorted({name.split(".")[0] for name in tensors})[:8])
         raise CheckpointError(
-            f"{files.show_path(path)} has no weights that begin with {prefix!r}; its names begin with {found}"
+            f"{show_path(path)} has no weights that begin with {prefix!r}; its names begin with {found}"
             if tensors
-            else f"{files.show_path(path)} holds no weights; give a file with a model's state dict"
+            else f"{show_path(path)} holds no weights; give a file with a model's state dict"
         )
     return chosen
 
@@ -168,7 +169,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         value = json.loads(metadata.get(_METADATA, "{}"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"the metadata of {files.show_path(path)} cannot be read; {_REMEDY}") from error
+        raise CheckpointError(f"the metadata of {show_path(path)} cannot be read; {_REMEDY}") from error
     return value if type(value) is dict else {}
 
 
@@ -185,16 +186,14 @@ def load_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
         summed = hashlib.sha256(_canonical(header))
         summed.update(memoryview(data)[8 + int.from_bytes(data[:8], "little") :])
         if summed.hexdigest() != expected:
-            raise CheckpointError(f"{files.show_path(path)} is damaged: its content does not match its hash; {_REMEDY}")
+            raise CheckpointError(f"{show_path(path)} is damaged: its content does not match its hash; {_REMEDY}")
     try:
         tensors = parse_safetensors(data)
         return {name: tensors[name] for name in header if name != "__metadata__"}
     except MemoryError as error:
-        raise CheckpointError(f"{files.show_path(path)} does not fit in memory; {_REMEDY}") from error
+        raise CheckpointError(f"{show_path(path)} does not fit in memory; {_REMEDY}") from error
     except Exception as error:  # the parser's own type, but also what torch says of shapes and types
-        raise CheckpointError(
-            f"{files.show_path(path)} is not a whole safetensors file ({error}); {_REMEDY}"
-        ) from error
+        raise CheckpointError(f"{show_path(path)} is not a whole safetensors file ({error}); {_REMEDY}") from error
 
 
 def _header(data: bytes, path: Path) -> dict[str, Any]:
@@ -208,9 +207,7 @@ def _header(data: bytes, path: Path) -> dict[str, Any]:
         if not all(type(v) is str for v in header.get("__metadata__", {}).values()):
             raise ValueError("its metadata is not text")
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{files.show_path(path)} is not a whole safetensors file ({error}); {_REMEDY}"
-        ) from error
+        raise CheckpointError(f"{show_path(path)} is not a whole safetensors file ({error}); {_REMEDY}") from error
     return header
 
 
@@ -224,7 +221,7 @@ def _head(path: Path) -> bytes:
             return file.read(9)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise CheckpointError(f"cannot read {files.show_path(path)}: {reason}; give an existing weight file") from error
+        raise CheckpointError(f"cannot read {show_path(path)}: {reason}; give an existing weight file") from error
 
 
 def _looks_like_safetensors(head: bytes) -> bool:
@@ -243,7 +240,7 @@ def _read_all(path: Path) -> dict[str, Tensor]:
 
 
 def _load_torch(data: bytes, path: Path) -> dict[str, Tensor]:
-    shown = files.show_path(path)
+    shown = show_path(path)
     size = len(data)
     file = _rezipped(data, shown) if data.startswith(b"PK") else io.BytesIO(data)
     del data  # of large files one copy is enough
@@ -299,7 +296,7 @@ def _rezipped(data: bytes, shown: str) -> io.BytesIO:
     except CheckpointError:
         raise
     except Exception as error:  # zipfile, too, raises whatever the bytes make it raise
-        reason = files.show_path(str(error)) or type(error).__name__
+        reason = show_path(str(error)) or type(error).__name__
         raise CheckpointError(f"{shown} is a damaged or incomplete weight file ({reason}); {_REMEDY}") from error
     anew.seek(0)
     return anew

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sslcore.errors import CheckpointError
 from sslcore.storage import checkpoint_step, list_checkpoints, newest_checkpoint
-from sslcore.storage.files import show_path
+from sslcore.storage.messages import show_path
 
 Say = Callable[[str], None]
 

@@ -20,8 +20,8 @@ from detection.data.validation import clean
 from detection.published import published_counts
 from detection.tasks import TaskSet
 from sslcore.errors import DataError
-from sslcore.storage import files
-from sslcore.storage.files import show_path
+from sslcore.storage import folders
+from sslcore.storage.messages import show_path
 
 VAL_LIST = "all_task_val"
 
@@ -81,8 +81,8 @@ def build(order: Order) -> Built:
     if order.lists is not None:
         _look_for_lists(order)
     sources = find_sources(order.voc, order.coco, protocol.parts, pictures=order.pictures)
-    files.make_folder(order.out.absolute().parent)
-    with files.new_folder(order.out, replace=False) as folder:
+    folders.make_folder(order.out.absolute().parent)
+    with folders.new_folder(order.out, replace=False) as folder:
         return _Builder(order, protocol, tasks, sources, folder).build()
 
 

@@ -16,7 +16,8 @@ from detection.data.owod.protocols import is_voc, showing
 from detection.data.problems import shown
 from detection.tasks import TaskSet
 from sslcore.errors import DataError
-from sslcore.storage.files import read_file, show_path
+from sslcore.storage.files import read_file
+from sslcore.storage.messages import show_path
 
 TAUGHT = 20
 _LONGEST = 1 << 28

@@ -11,7 +11,7 @@ from detection.data.problems import Problems
 from detection.data.voc import read_voc
 from detection.tasks import TaskSet
 from sslcore.errors import DataError
-from sslcore.storage.files import show_path
+from sslcore.storage.messages import show_path
 
 Part = tuple[str, str]
 """A release and a split of it: ("VOC2007", "trainval"), ("COCO", "val2017")."""

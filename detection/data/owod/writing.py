@@ -9,8 +9,8 @@ from detection.data.coco_text import coco_text
 from detection.data.problems import shown
 from detection.tasks import TaskSet
 from sslcore.errors import DataError
-from sslcore.storage import files
-from sslcore.storage.files import show_path
+from sslcore.storage import files, folders
+from sslcore.storage.messages import show_path
 
 MANIFEST, TASKS, PICTURES, PUBLISHED = "manifest.json", "tasks.yaml", "images", "as_published"
 _SHOWN = 3
@@ -55,14 +55,14 @@ class Writer:
     def finish(self, tasks: TaskSet, about: dict[str, Any]) -> None:
         """Links to the pictures, the task file and the manifest."""
         if self.pictures is not None:
-            files.make_folder(self.folder / PICTURES)
+            folders.make_folder(self.folder / PICTURES)
             for name, target in self.pictures.items():
-                files.link_folder(self.folder / PICTURES / name, target.resolve())
+                folders.link_folder(self.folder / PICTURES / name, target.resolve())
         tasks.save(self.folder / TASKS)
         files.write_json(self.folder / MANIFEST, {**about, "sha256": self.hashes})
 
     def _write(self, name: str, chunks: Any) -> None:
-        files.make_folder((self.folder / name).parent)
+        folders.make_folder((self.folder / name).parent)
         self.hashes[name] = files.write_new(self.folder / name, chunks).sha256
 
     def _look_for(self, chosen: AnnotationSet, pictures: dict[str, Path]) -> None:

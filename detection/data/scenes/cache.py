@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from sslcore.errors import CheckpointError, DataError
-from sslcore.storage import files
+from sslcore.storage import files, folders
 
 MANIFEST = "manifest.json"
 
@@ -71,8 +71,8 @@ def build_folder(
     """
     manifest: dict[str, Any] | None = None
     try:
-        files.make_folder(target.parent)
-        with files.new_folder(target) as temporary:
+        folders.make_folder(target.parent)
+        with folders.new_folder(target) as temporary:
             statistics = build(temporary)
             manifest = manifest_of(temporary, request, statistics)
             files.write_json(temporary / MANIFEST, manifest)

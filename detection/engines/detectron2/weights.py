@@ -12,7 +12,7 @@ from detection.engines.detectron2.config import ZOO
 from detection.engines.settings import NetworkSettings
 from sslcore.backbones.detectron2_files import detectron2_name, read_detectron2
 from sslcore.errors import CheckpointError
-from sslcore.storage import files
+from sslcore.storage.messages import show_path
 
 _BGR_MEAN = (103.530, 116.280, 123.675)  # of detectron2's configurations; its zoo's networks divide by nothing
 _SHOULD_MATCH = 0.9  # of the backbone's weights, or the file is of another network
@@ -58,7 +58,7 @@ def _from_zoo(model: GeneralizedRCNN, path: Path) -> BackboneReport:
     """A file of the model zoo: names are matched by their ends, as detectron2's own checkpointer matches them, and
     what has another shape (a classifier of other classes) stays as it is."""
     tensors, author = read_detectron2(path)
-    shown = files.show_path(path)
+    shown = show_path(path)
     if author in ("Surnia", "torchvision"):
         raise CheckpointError(
             f"network.weights: {shown} was made by {author} and is no file of detectron2's zoo, whose colours and "

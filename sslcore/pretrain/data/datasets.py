@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sslcore.augment.normalise import IMAGENET_MEAN, IMAGENET_STD
 from sslcore.errors import DataError
-from sslcore.storage.files import show_path
+from sslcore.storage.messages import show_path
 
 NO_LABEL = -1
 """Label of an image without one, in a set of which others are labelled (STL-10)."""

@@ -11,7 +11,7 @@ from support.replays import MadeUpEnvs, everything, fill, frame_buffer
 
 from rl.replay import frames, saving
 from sslcore.errors import CheckpointError
-from sslcore.storage import files
+from sslcore.storage import files, folders
 
 FRAME = 4 * 4  # bytes
 
@@ -193,7 +193,7 @@ def test_killed_at_any_step_the_folder_is_the_old_one_or_the_new(tmp_path, monke
     seen = set()
     for number in range(1, 200):
         code = in_child(lambda: buffer.save_to(folder), f"kill:{number}")
-        files.sweep_temporaries(tmp_path)
+        folders.sweep_temporaries(tmp_path)
         copy = made(rows=12)
         copy.restore_from(folder)
         seen.add(copy.pos)

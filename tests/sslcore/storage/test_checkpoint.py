@@ -142,10 +142,10 @@ def test_replacing_the_only_checkpoint_is_as_safe(tmp_path, every_fault, expecte
 
 
 def test_the_order_is_files_manifest_folder_name_folder_above(tmp_path, monkeypatch):
-    from sslcore.storage import files
+    from sslcore.storage import operations
 
     taken = []
-    monkeypatch.setattr(files, "_step", lambda op, path, torn=None: taken.append(f"{op} {os.path.basename(path)}"))
+    monkeypatch.setattr(operations, "step", lambda op, path, torn=None: taken.append(f"{op} {os.path.basename(path)}"))
     save_checkpoint(step_folder(tmp_path, 1), model={"w": torch.ones(1)})
     order = [s for s in taken if s.split()[0] in ("fsync", "replace")]
     assert [s.split(".")[0] for s in order[:4]] == ["fsync model", "fsync train", "fsync state", "fsync manifest"]

@@ -1,22 +1,19 @@
-import ast
 import json
 import os
 import resource
 import stat
-from pathlib import Path
 
 import pytest
 
-import sslcore
 from sslcore.errors import CheckpointError
-from sslcore.storage import files
+from sslcore.storage import files, folders, operations
 
 
 @pytest.fixture
 def steps(monkeypatch):
     """Names of the changes of the file system, in order."""
     taken = []
-    monkeypatch.setattr(files, "_step", lambda operation, path, torn=None: taken.append(operation))
+    monkeypatch.setattr(operations, "step", lambda operation, path, torn=None: taken.append(operation))
     return taken
 
 
@@ -48,7 +45,7 @@ def test_whatever_step_fails_a_reader_meets_the_old_content_or_the_new(tmp_path,
         kind, lambda: files.write_json(path, {"new": [1] * 50}), lambda: path.write_text('{"old": 0}')
     ):
         seen |= set(json.loads(path.read_text()))
-        files.sweep_temporaries(tmp_path)
+        folders.sweep_temporaries(tmp_path)
         assert os.listdir(tmp_path) == ["a.json"]
     assert seen == {"old", "new"}
 
@@ -122,29 +119,6 @@ def test_lines_are_whole_or_absent_whatever_step_fails(tmp_path, every_fault, ki
         assert path.read_text() in ("one\nlast\n", "one\ntwelve chars\nlast\n")
 
 
-def test_sweeping_touches_only_own_names(tmp_path):
-    foreign = [".a.surnia-new", "a.12345678.surnia-new", ".hidden", ".a.1234567g.surnia-old", ".a.tmp", "step-00000001"]
-    for name in [*foreign, ".a.12345678.surnia-new"]:
-        (tmp_path / name).write_text("")
-    (tmp_path / ".b.0123abcd.surnia-new" / "deep").mkdir(parents=True)
-    (tmp_path / ".b.0123abcd.surnia-new" / "deep" / "link").symlink_to(tmp_path / ".hidden")
-    assert len(files.sweep_temporaries(tmp_path)) == 2
-    assert sorted(os.listdir(tmp_path)) == sorted(foreign)
-    assert files.sweep_temporaries(tmp_path / "missing") == []
-
-
-def test_a_folder_moved_aside_is_moved_back_unless_its_name_is_taken(tmp_path):
-    for old in (".a.00000000.surnia-old", ".b.00000000.surnia-old"):
-        (tmp_path / old).mkdir()
-        (tmp_path / old / "content").write_text("old")
-    (tmp_path / "b").mkdir()
-    assert list(files.retired(tmp_path)) == ["a"]
-    files.sweep_temporaries(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
-    assert os.listdir(tmp_path / "a") == ["content"]
-    assert not os.listdir(tmp_path / "b")
-
-
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(CheckpointError, match="not a regular file; do something"):
@@ -156,48 +130,3 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path):
         file.truncate(1 << 40)
     with pytest.raises(CheckpointError, match="larger than 10 bytes"):
         files.read_file(tmp_path / "sparse", limit=10, error=CheckpointError, remedy="x")
-
-
-def test_names_cannot_write_to_the_terminal():
-    assert files.show_path("a\x1b[2J\nb\udcff") == "a\\x1b[2J\\nb\\udcff"
-
-
-def test_nothing_else_in_storage_opens_files_for_writing():
-    folder = Path(sslcore.__file__).parent / "storage"
-    found = []
-    for path in sorted(folder.glob("*.py")):
-        if path.name == "files.py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and _writes(node):
-                found.append(f"{path.name}:{node.lineno} {ast.unparse(node)}")
-    assert not found
-
-
-_CHANGES = {"write_text", "write_bytes", "touch", "mkdir", "unlink", "rmdir", "rename", "save_file"}
-
-
-def _writes(call):
-    name = ast.unparse(call.func)
-    owner, _, method = name.rpartition(".")
-    if name == "open":
-        return any(set("wax+") & set(ast.literal_eval(mode)) for mode in call.args[1:])
-    if owner in ("shutil", "tempfile") or name in ("os.open", "os.replace", "os.remove", "torch.save"):
-        return True
-    return owner != "files" and method in _CHANGES
-
-
-def test_a_new_folder_replaces_nothing_where_that_is_not_wanted(tmp_path):
-    (tmp_path / "out").mkdir()
-    with files.new_folder(tmp_path / "out", replace=False) as folder:  # empty: nothing is lost
-        files.write_new(folder / "a", [b"1"])
-        files.link_folder(folder / "elsewhere", tmp_path)
-    assert (tmp_path / "out" / "a").read_bytes() == b"1"
-    assert (tmp_path / "out" / "elsewhere").samefile(tmp_path)
-    with (
-        pytest.raises(CheckpointError, match="out: directory not empty; name a new folder"),
-        files.new_folder(tmp_path / "out", replace=False) as folder,
-    ):
-        files.write_new(folder / "a", [b"2"])
-    assert (tmp_path / "out" / "a").read_bytes() == b"1"
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from sslcore.errors import CheckpointError
-from sslcore.storage import files
+from sslcore.storage import files, folders
 from sslcore.storage.manifest import NAME, Kind, check_part, read_manifest, read_part, verify_folder, write_manifest
 
 KIND = Kind("box", schema=2, remedy="take another")
@@ -12,7 +12,7 @@ KIND = Kind("box", schema=2, remedy="take another")
 
 @pytest.fixture
 def folder(tmp_path):
-    with files.new_folder(tmp_path / "box") as temporary:
+    with folders.new_folder(tmp_path / "box") as temporary:
         parts = {name: files.write_new(temporary / name, [name.encode()]) for name in ("a.txt", "b.txt")}
         write_manifest(temporary, KIND, parts, colour="red")
     return tmp_path / "box"
