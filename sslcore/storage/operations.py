@@ -21,18 +21,18 @@ TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.surnia-(?P<kind>new|old)")
 """A name of `temporary_name`: `name` is the final one."""
 
 _steps_taken = 0
-_steps_of = (0, "")  # process and fault they are counted for: a forked child counts anew
+_steps_of: tuple[int, str | None] = (0, None)  # process and fault they are counted for: a forked child counts anew
 
 
 def step(operation: str, path: str | os.PathLike[str], torn: Callable[[], object] | None = None) -> None:
     """Announces a change of the file system just before it happens; `torn` does the first half of it."""
-    fault = os.environ.get("SURNIA_FAULT")
-    if not fault:
-        return
     global _steps_taken, _steps_of
+    fault = os.environ.get("SURNIA_FAULT")
     counted_for = os.getpid(), fault
     _steps_taken = (_steps_taken if counted_for == _steps_of else 0) + 1
     _steps_of = counted_for
+    if not fault:
+        return
     kind, number, code = [*fault.split(":"), "ENOSPC", "ENOSPC"][:3]
     if _steps_taken != int(number):
         return

@@ -1,7 +1,21 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import sslcore
+from sslcore.storage import operations
+
+
+def test_the_steps_of_a_fault_are_counted_anew_when_it_is_set_again(monkeypatch):
+    for _ in range(2):
+        monkeypatch.setenv("SURNIA_FAULT", "error:2:EIO")
+        operations.step("write", "a")
+        with pytest.raises(OSError, match="Input/output error"):
+            operations.step("fsync", "a")
+        operations.step("unlink", "a")
+        monkeypatch.delenv("SURNIA_FAULT")
+        operations.step("write", "a")
 
 
 def test_nothing_else_in_storage_opens_files_for_writing():
