@@ -15,19 +15,17 @@ from detection.training.layout import Layout
 from detection.training.module import Place, StageModule
 from detection.training.processes import agreed, build_trainer, share_buffers
 from detection.training.recipe import DetectionRecipe, StageSettings
-from sslcore.errors import CheckpointError
 from sslcore.storage import (
     RunDirectory,
     StopSignals,
     checkpoint_step,
-    list_checkpoints,
     newest_checkpoint,
     prune_checkpoints,
     set_aside_after,
 )
 from sslcore.training.checkpoints import Checkpoints
 from sslcore.training.lightning import silenced
-from sslcore.training.resuming import Say
+from sslcore.training.resuming import Say, refuse_to_begin_anew
 from sslcore.training.trainer import tensorboard
 
 
@@ -136,10 +134,7 @@ def _start(folder: Path | None, place: Place, say: Say) -> Path | None:
     """The newest sound checkpoint of a stage, the same for all processes; None: it begins."""
     if folder is None:
         return None
-    found = agreed(str(newest_checkpoint(folder, report=say) or ""))
-    if not found and list_checkpoints(folder):
-        raise CheckpointError(
-            f"no checkpoint in {folder} is sound, so {place.name} cannot be continued; restore one of them from a "
-            "copy, or delete them all to have the stage begin anew"
-        )
-    return Path(found) if found else None
+    found: Path | None = agreed(newest_checkpoint(folder, report=say))
+    if found is None:
+        refuse_to_begin_anew(folder, what=place.name, otherwise="delete them all to have the stage begin anew")
+    return found

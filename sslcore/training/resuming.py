@@ -28,10 +28,24 @@ def resume_point(
     if start is not None:
         say(f"the run goes on after {unit} {checkpoint_step(start):,}")
         return start
-    if list_checkpoints(folder):
-        raise CheckpointError(
-            f"no checkpoint in {show_path(folder)} is sound, so the run cannot be continued; restore one of them from "
-            "a copy, or start a new run"
-        )
+    refuse_to_begin_anew(folder)
     say("the run was ended before its first checkpoint: it begins anew")
     return None
+
+
+def refuse_to_begin_anew(folder: Path, *, what: str = "the run", otherwise: str = "start a new run") -> None:
+    """For where no checkpoint is sound: a beginning only if there is none at all, lest what was trained be lost unsaid.
+
+    Args:
+        folder: of the checkpoints.
+        what: what they are of, as sentences call it.
+        otherwise: what to do if none of them can be restored, as the end of a sentence.
+
+    Raises:
+        CheckpointError: there are checkpoints.
+    """
+    if list_checkpoints(folder):
+        raise CheckpointError(
+            f"no checkpoint in {show_path(folder)} is sound, so {what} cannot be continued; restore one of them from a "
+            f"copy, or {otherwise}"
+        )

@@ -138,3 +138,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, drawn, whol
     outcome = run_detection(run, recipe, drawn, resume=True, say=said)
     assert outcome.steps == 2 + 6 + 4 and any("skipped step-00000005" in sentence for sentence in said)
     assert_same_run(whole[0], run)
+
+
+def test_a_stage_with_only_damaged_checkpoints_is_not_begun_anew(tmp_path, drawn):
+    recipe, run = drawn_recipe(), tmp_path / "run"
+    run_detection(run, recipe, drawn, at=(1, "train", 5))
+    for checkpoint in list_checkpoints(run / "tasks/1/train/checkpoints"):
+        (checkpoint / "model.safetensors").write_bytes(b"?")
+    with pytest.raises(CheckpointError, match=r"is sound, so task 1, train cannot be .*, or delete them all to have"):
+        run_detection(run, recipe, drawn, resume=True)
