@@ -12,13 +12,23 @@ of it: its detections are made once a task.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from alternate import Forms, hardware, measure, table
+from overhead import (
+    CLASSES,
+    LABELLED,
+    TRAIN_GOAL,
+    UNLABELLED,
+    Work,
+    compare,
+    drawn_scenes,
+    fit_decision,
+    options_of,
+    parser_of,
+)
 from torch import Tensor
 
 from detection.engines.settings import NetworkSettings
@@ -30,8 +40,7 @@ from detection.structures import FIRST_KNOWN, Target
 from detection.training.batches import Batch
 from detection.training.callbacks import PurityWatch
 
-CLASSES = 14
-TRAIN_GOAL, INFER_GOAL = 0.05, 0.03
+INFER_GOAL = 0.03
 WARM = 30
 """Steps before anything is measured: prototypes and rings are filled, and proposals look for objects."""
 
@@ -74,26 +83,21 @@ class Complete:
     """The complete annotation of the scenes, as `detection.training.truth` has it of real images."""
 
     boxes: list[Tensor]
-    kinds: Tensor = field(default_factory=lambda: torch.tensor([CURRENT] * 4 + [UNKNOWN_KIND] * 3))
+    kinds: Tensor = field(default_factory=lambda: torch.tensor([CURRENT] * LABELLED + [UNKNOWN_KIND] * UNLABELLED))
 
     def of(self, index: int) -> tuple[Tensor, Tensor]:
         return self.boxes[index], self.kinds
 
 
 def scenes(options: argparse.Namespace) -> tuple[list[Tensor], list[Target], Complete]:
-    """Noise with bright boxes: four labelled and three unlabelled objects an image."""
-    generator = torch.Generator().manual_seed(0)
+    """Images with labelled and unlabelled objects, as the detector takes them."""
     images, targets, complete = [], [], []
-    for key in range(options.batch):
-        image = 0.3 * torch.rand(3, options.size, options.size, generator=generator)
-        corner = torch.rand(7, 2, generator=generator) * 0.7 * options.size
-        boxes = torch.cat([corner, corner + (0.1 + 0.2 * torch.rand(7, 2, generator=generator)) * options.size], dim=1)
-        for (x1, y1, x2, y2), colour in zip(boxes.int().tolist(), torch.rand(7, 3, generator=generator)):
-            image[:, y1:y2, x1:x2] = colour[:, None, None]
-        labels = torch.randint(FIRST_KNOWN, FIRST_KNOWN + CLASSES, (4,), generator=generator)
-        images.append(image.to(options.device))
-        complete.append(boxes)
-        targets.append(Target(boxes[:4], labels, torch.zeros(4, dtype=torch.bool), key).to(options.device))
+    for key, scene in enumerate(drawn_scenes(options.batch, options.size)):
+        images.append(scene.image.to(options.device))
+        complete.append(scene.boxes)
+        crowd = torch.zeros(LABELLED, dtype=torch.bool)
+        target = Target(scene.boxes[:LABELLED], FIRST_KNOWN + scene.classes, crowd, key)
+        targets.append(target.to(options.device))
     return images, targets, Complete(complete)
 
 
@@ -123,18 +127,8 @@ def training(
     return step
 
 
-def fit(model: OpenWorldFasterRCNN, images: list[Tensor]) -> None:
-    """A decision to be used; what it says does not matter for the time that it takes."""
-    scorer = model.head.scorer
-    evidence = scorer.evidence(torch.cat([region.logits for region in model.regions(images)]))
-    order = evidence.sort().values
-    report = scorer.fit(order[: len(order) // 2], order[len(order) // 2 :], source="the benchmark")
-    if not scorer.fitted:
-        raise SystemExit(f"the decision could not be fitted, so that there is nothing to measure: {report}")
-
-
-def forms_of(options: argparse.Namespace) -> tuple[Forms, Forms]:
-    """Training steps and predictions, each with and without the open-world parts."""
+def works_of(options: argparse.Namespace) -> list[Work]:
+    """Training steps and predictions, each without and with the open-world parts."""
     images, targets, complete = scenes(options)
     train: dict[str, Callable[[], object]] = {}
     infer: dict[str, Callable[[], object]] = {}
@@ -152,45 +146,19 @@ def forms_of(options: argparse.Namespace) -> tuple[Forms, Forms]:
         weights = weights or {key: value for key, value in model.state_dict().items() if not key.startswith("head.")}
         watched.load_state_dict(weights, strict=False)
         if open_world:
-            fit(watched, images)
+            fit_decision(watched.head.scorer, torch.cat([region.logits for region in watched.regions(images)]))
         infer[name] = partial(watched.predict, shown)
-    return train, infer
+    return [
+        Work("training step", train, options.batch, goal=TRAIN_GOAL),
+        Work("prediction", infer, options.shown, calls=4, goal=INFER_GOAL),
+    ]
 
 
 def main(arguments: list[str] | None = None) -> dict:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--network", choices=("tiny", "resnet18_fpn", "resnet50_fpn"), default="tiny")
-    parser.add_argument("--size", type=int, default=160, help="side of the images")
-    parser.add_argument("--batch", type=int, default=8, help="images a training step")
+    parser = parser_of(__doc__.splitlines()[0], ("tiny", "resnet18_fpn", "resnet50_fpn"), rounds=40)
     parser.add_argument("--shown", type=int, default=1, help="images a prediction, at most the batch")
-    parser.add_argument("--regions", type=int, default=64, help="regions an image in training")
-    parser.add_argument("--clustering", choices=("hinge", "infonce"), default="infonce")
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", help="write the numbers to this file")
-    options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    train, infer = forms_of(options)
-    print(hardware(device), end="\n\n")
-    result: dict = {"hardware": hardware(device), **vars(options)}
-    for name, forms, items, goal in (
-        ("training step", train, options.batch, TRAIN_GOAL),
-        ("prediction", infer, options.shown, INFER_GOAL),
-    ):
-        rows = measure(
-            forms, rounds=options.rounds, device=device, calls=1 if name == "training step" else 4, items=items
-        )
-        overhead = rows[1]["times_ours"] - 1
-        print(table(f"{name}, {options.network}, {items} x {options.size} pixels", rows))
-        print(f"open-world parts add {overhead:+.1%} to a {name} (goal: at most {goal:.0%})\n")
-        result[name] = {"rows": rows, "overhead": overhead, "goal": goal}
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(result, file, indent=1)
-    return result
+    options = options_of(parser, arguments)
+    return compare(works_of(options), options)
 
 
 if __name__ == "__main__":

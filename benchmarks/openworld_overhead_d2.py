@@ -10,23 +10,20 @@ train on the same scenes, alternating within one process; the overhead is the me
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from alternate import hardware, measure, table
 from detectron2 import model_zoo
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from overhead import CLASSES, LABELLED, TRAIN_GOAL, Work, compare, drawn_scenes, fit_decision, options_of, parser_of
 
 from detection.engines.detectron2 import OpenWorldRCNN, add_openworld_config
 from detection.engines.detectron2.labels import KNOWN_BEFORE
 
-CLASSES = 14
-TRAIN_GOAL = 0.05
 WARM = 10
 """Steps before anything is measured: prototypes and rings are filled, and proposals look for objects."""
 
@@ -59,21 +56,14 @@ def configuration(options: argparse.Namespace, *, open_world: bool) -> Any:
 
 
 def scenes(options: argparse.Namespace, *, open_world: bool) -> list[dict[str, Any]]:
-    """Noise with bright boxes: four labelled and three unlabelled objects an image, one of them known before."""
-    generator = torch.Generator().manual_seed(0)
+    """Images as detectron2 takes them; to the open-world heads, one of the labelled objects was known before."""
     batch = []
-    for _ in range(options.batch):
-        image = 76 * torch.rand(3, options.size, options.size, generator=generator)
-        corner = torch.rand(7, 2, generator=generator) * 0.7 * options.size
-        boxes = torch.cat([corner, corner + (0.1 + 0.2 * torch.rand(7, 2, generator=generator)) * options.size], dim=1)
-        for (x1, y1, x2, y2), colour in zip(boxes.int().tolist(), torch.rand(7, 3, generator=generator)):
-            image[:, y1:y2, x1:x2] = 255 * colour[:, None, None]
-        classes = torch.randint(CLASSES, (4,), generator=generator)
-        boxes = boxes[:4]
+    for scene in drawn_scenes(options.batch, options.size):
+        boxes, classes = scene.boxes[:LABELLED], scene.classes
         if open_world:
             boxes, classes = torch.cat([boxes, boxes[:1] + 3.0]), torch.cat([classes, torch.tensor([KNOWN_BEFORE])])
         truth = Instances((options.size, options.size), gt_boxes=Boxes(boxes), gt_classes=classes)
-        batch.append({"image": image, "instances": truth, "height": options.size, "width": options.size})
+        batch.append({"image": 255 * scene.image, "instances": truth, "height": options.size, "width": options.size})
     return batch
 
 
@@ -104,62 +94,45 @@ def predicting(model: Any, batch: list[dict[str, Any]]) -> Callable[[], None]:
 
 
 def fit(model: Any, batch: list[dict[str, Any]], size: int) -> None:
-    """A decision to be used; what it says does not matter for the time that it takes."""
+    """A decision for the heads of a model."""
     engine = OpenWorldRCNN.around(model, min_size=size, max_size=2 * size)
     regions = engine.regions([image["image"] / 255 for image in batch])
-    order = engine.head.scorer.evidence(torch.cat([each.logits for each in regions])).sort().values
-    engine.head.scorer.fit(order[: len(order) // 2], order[len(order) // 2 :], source="the benchmark")
+    fit_decision(engine.head.scorer, torch.cat([each.logits for each in regions]))
+
+
+def works_of(options: argparse.Namespace, storage: EventStorage) -> list[Work]:
+    """Training steps and predictions, each without and with the open-world parts."""
+    train: dict[str, Callable[[], object]] = {}
+    infer: dict[str, Callable[[], object]] = {}
+    for name in ("detectron2's own", "open world"):
+        open_world = name == "open world"
+        torch.manual_seed(0)
+        model = build_model(configuration(options, open_world=open_world))
+        if open_world:
+            model.roi_heads.first_task = False  # so that what was known before is looked at
+        batch = scenes(options, open_world=open_world)
+        train[name] = training(model, batch, storage)
+        for _ in range(WARM):
+            train[name]()
+        watched = build_model(configuration(options, open_world=open_world))
+        if open_world:
+            fit(watched, batch, options.size)
+        infer[name] = predicting(watched, batch)
+    return [Work("training step", train, options.batch, goal=TRAIN_GOAL), Work("prediction", infer, 1)]
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--network", choices=("r18", "fpn", "c4"), default="r18", help="R18-FPN, R50-FPN or R50-C4")
-    parser.add_argument("--size", type=int, default=160, help="side of the images")
-    parser.add_argument("--batch", type=int, default=8, help="images a training step")
-    parser.add_argument("--regions", type=int, default=64, help="regions an image in training")
+    about, networks = __doc__.splitlines()[0], ("r18", "fpn", "c4")
+    parser = parser_of(about, networks, "R18-FPN, R50-FPN or R50-C4", rounds=20)
     parser.add_argument("--proposals", type=int, default=300, help="proposals an image")
-    parser.add_argument("--clustering", choices=("hinge", "infonce"), default="infonce")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--cpu-time", action="store_true", help="count the processor's time: for busy machines, one thread"
     )
-    parser.add_argument("--json", help="write the numbers to this file")
-    options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    train, infer = {}, {}
+    options = options_of(parser, arguments)
+    clock = time.process_time if options.cpu_time else time.perf_counter
     with EventStorage() as storage:
-        for name in ("detectron2's own", "open world"):
-            open_world = name == "open world"
-            torch.manual_seed(0)
-            model = build_model(configuration(options, open_world=open_world))
-            if open_world:
-                model.roi_heads.first_task = False  # so that what was known before is looked at
-            batch = scenes(options, open_world=open_world)
-            train[name] = training(model, batch, storage)
-            for _ in range(WARM):
-                train[name]()
-            watched = build_model(configuration(options, open_world=open_world))
-            if open_world:
-                fit(watched, batch, options.size)
-            infer[name] = predicting(watched, batch)
-        print(hardware(device), end="\n\n")
-        result: dict[str, Any] = {"hardware": hardware(device), **vars(options)}
-        for what, forms, items in (("training step", train, options.batch), ("prediction", infer, 1)):
-            clock = time.process_time if options.cpu_time else time.perf_counter
-            rows = measure(forms, rounds=options.rounds, device=device, items=items, clock=clock)
-            overhead = rows[1]["times_ours"] - 1
-            print(table(f"{what}, {options.network}, {items} x {options.size} pixels", rows))
-            goal = f" (goal: at most {TRAIN_GOAL:.0%})" if what == "training step" else ""
-            print(f"open-world parts add {overhead:+.1%} to a {what} of detectron2's own Faster R-CNN{goal}\n")
-            result[what] = {"rows": rows, "overhead": overhead}
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(result, file, indent=1)
-    return result
+        works = works_of(options, storage)
+        return compare(works, options, detector="detectron2's own Faster R-CNN", clock=clock)
 
 
 if __name__ == "__main__":
