@@ -28,17 +28,19 @@ Share = Callable[[int, Look], list[Any]]
 def previous_boxes(
     engine: Any, images: TrainingSet, plan: Plan, layout: Layout, task: int, *, least: float, share: Share
 ) -> list[Tensor]:
-    """(q, 4) boxes of each image, in its pixels; of images that no batch shows, none.
+    """(q, 4) boxes of each image, in its pixels; of images that no batch shows, and of exemplars' images, none.
 
     Args:
         engine: the detector after the task before, its decision fitted.
-        images, plan: of the stage.
+        images, plan: of the stage. The first set is the task's own; in the others, of exemplars, all that is known is
+            labelled.
         layout: keeps what was found.
         task: that is about to be learnt.
         least: score of a detection that counts.
         share: divides the work among processes.
     """
-    used = sorted({number for step in range(plan.steps) for number in plan.batch(step)})
+    own = len(images.sets[0])
+    used = sorted({number for step in range(plan.steps) for number in plan.batch(step) if number < own})
     kept = agreed(layout.read(task, _FILE))
     if kept is None or kept["images"] != len(images) or {int(number) for number in kept["boxes"]} != set(used):
         files = [(images.path(number), images.size(number)) for number in used]

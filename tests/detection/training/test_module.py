@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.drawn import TASKS, drawn_recipe
 
-from detection.data.views import train_view
+from detection.data.views import finetune_view, train_view
 from detection.openworld.purity import CURRENT, DISTRACTOR, KINDS, OLD, UNKNOWN_KIND
 from detection.openworld.sampling import RegionSample
 from detection.structures import FIRST_KNOWN, Detections, Target
@@ -123,9 +123,10 @@ def test_purity_is_counted_in_the_pixels_of_the_networks_image():
     assert found["random"]["count"] == 3 and found["random"]["distractor"] == pytest.approx(1 / 3)
 
 
-def test_previous_boxes_are_those_surely_called_known_and_are_looked_for_once(tmp_path, drawn):
-    images = TrainingSet([train_view(drawn.train(2), TASKS, 2)])
-    plan = Plan((Part(every_image(images.sets[0]), 4),), seed=0, steps=2)
+def test_previous_boxes_are_those_surely_called_known_in_images_of_the_task_and_are_looked_for_once(tmp_path, drawn):
+    own, exemplars = train_view(drawn.train(2), TASKS, 2), finetune_view(drawn.train(1), TASKS, 2)
+    images = TrainingSet([own, exemplars])
+    plan = Plan((Part(every_image(own), 4), Part(every_image(exemplars, len(own)), 2)), seed=0, steps=2)
 
     class Engine:
         calls = 0
@@ -141,8 +142,9 @@ def test_previous_boxes_are_those_surely_called_known_and_are_looked_for_once(tm
     def share(count, look):
         return [look(list(range(count)), {"batch_size": 3})]
 
-    used = set(plan.batch(0) + plan.batch(1))
+    used = {number for step in range(2) for number in plan.batch(step) if number < len(own)}
     for _ in range(2):
         found = previous_boxes(engine, images, plan, layout, 2, least=0.3, share=share)
-        assert engine.calls == len(used) == 8  # not those that no batch shows, and not again
+        # Neither those that no batch shows nor exemplars', where all that is known is labelled; and not again.
+        assert engine.calls == len(used) == 8
         assert all(boxes.tolist() == ([[5, 6, 7, 8]] if number in used else []) for number, boxes in enumerate(found))
