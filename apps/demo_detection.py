@@ -30,7 +30,7 @@ DETECTION, UNKNOWNS = "detection", "unknowns"
 LOOKED_AT = 400
 """Training images of task 2 in which unknown objects are looked for: few enough for a demo."""
 GROUPS = 12
-WANTED = Wanted(posterior=0.5, per_image=3)
+WANTED = Wanted(per_image=3)
 """The surest of each image: groups of background would teach nobody anything."""
 _COCO_IOU = 0.5
 

@@ -181,7 +181,7 @@ def add_groups(page: Page, groups: FoundGroups | None) -> None:
     named = [group for group in groups.grouping.groups if group.number != REST]
     real = sum(truth != "no object" for truth in groups.truths)
     page.text(
-        f"In {groups.images:,} scenes it found {len(groups.unknowns):,} unknown objects of a posterior of at least .5 "
+        f"In {groups.images:,} scenes it found {len(groups.unknowns):,} unknown objects "
         f"(at most three in each); {real / len(groups.unknowns):.0%} of them are objects (IoU at least .5), the others "
         f"distractors, parts of things or background. By their embeddings they were put into {len(named)} groups "
         "(k-means): below all of them, those nearest to a group's centre first, with what most of a group are "

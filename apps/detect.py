@@ -141,7 +141,11 @@ def unknowns_options() -> Options:
     parser.option("--out", check.path, "a new folder for sheets and names.yaml", metavar="DIR", required=True)
     parser.option("--score", check.number(least=0, most=1), "lowest score", metavar="MIN", default=0.05)
     parser.option(
-        "--posterior", check.number(least=0, most=1), "lowest probability of being unknown", metavar="MIN", default=0.5
+        "--posterior",
+        check.number(least=0, most=1),
+        "lowest probability of being unknown; what is called unknown has more than 0.5 anyway",
+        metavar="MIN",
+        default=0.5,
     )
     parser.option("--per-image", check.whole(1), "most objects of an image, the likeliest", metavar="N", default=5)
     parser.option("--groups", check.whole(1), "so many groups by k-means (default: as many as HDBSCAN finds)",
