@@ -143,9 +143,9 @@ def unknowns_options() -> Options:
     parser.option(
         "--posterior",
         check.number(least=0, most=1),
-        "lowest probability of being unknown; what is called unknown has more than 0.5 anyway",
+        "lowest probability of being unknown; 0: all that is called unknown, which has more than 0.5",
         metavar="MIN",
-        default=0.5,
+        default=0,
     )
     parser.option("--per-image", check.whole(1), "most objects of an image, the likeliest", metavar="N", default=5)
     parser.option("--groups", check.whole(1), "so many groups by k-means (default: as many as HDBSCAN finds)",

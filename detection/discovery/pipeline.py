@@ -74,10 +74,11 @@ def discover(
         tally, images, known=known, wanted=wanted, batch_size=batch_size, say=say, progress=progress
     )
     if not len(unknowns):
-        also = f" and a posterior of at least {wanted.posterior:g}" if wanted.posterior > 0 else ""
+        asked = wanted.posterior > 0
+        also = f" and a posterior of at least {wanted.posterior:g}" if asked else ""
         raise DataError(
-            f"no unknown object was found with a score of at least {wanted.score:g}{also}; {tally.sentence()}: ask for "
-            "less, or give other pictures"
+            f"no unknown object was found with a score of at least {wanted.score:g}{also}; "
+            f"{tally.sentence(posterior=asked)}: ask for less, or give other pictures"
         )
     grouping = group_embeddings(
         unknowns.embeddings, method=method, groups=groups, min_group=min_group, components=components, seed=seed
@@ -105,11 +106,12 @@ class _Tally:
                 self._posterior = max(self._posterior, float(unknown.posteriors.nan_to_num().max()))
         return results
 
-    def sentence(self) -> str:
+    def sentence(self, *, posterior: bool) -> str:
         if not self._count:
             return "the detector calls nothing in them unknown"
         called = f"of {self._count:,} detection{'s' * (self._count > 1)} called unknown"
-        return f"{called} the highest score is {self._score:.2g}, the highest posterior {self._posterior:.2g}"
+        also = f", the highest posterior {self._posterior:.2g}" if posterior else ""
+        return f"{called} the highest score is {self._score:.2g}{also}"
 
 
 def write_discovery(folder: Path, unknowns: UnknownObjects, grouping: Grouping, *, command: str | None = None) -> None:

@@ -472,6 +472,14 @@ def test_images_may_stand_on_both_sides_of_an_option(surnia, calls, tmp_path):
     assert args.command[:3] == ["surnia", "detect", "predict"]
 
 
+def test_all_that_is_called_unknown_is_collected_unless_more_is_asked_for(surnia, calls, tmp_path):
+    begun(tmp_path / "run")
+    (tmp_path / "scenes").mkdir()
+    for more in ([], ["--posterior", "0.9"]):
+        assert surnia("detect", "unknowns", "run", "scenes", "--out", "found", *more)[0] == 0
+    assert [args.posterior for _, (args,), _ in calls] == [0, 0.9]
+
+
 def test_learn_gets_the_runs_recipe_with_settings_over_it(surnia, calls, tmp_path):
     begun(tmp_path / "run")
     (tmp_path / "unknowns").mkdir()

@@ -214,6 +214,9 @@ def test_what_was_asked_for_too_strictly_is_told(pictures, tmp_path):
     said = r"of 2 detections called unknown the highest score is 0\.5, the highest posterior 0\.9: ask for less"
     with pytest.raises(DataError, match=said):
         discover(pictures.predict, pictures.folder, tmp_path / "unknowns", wanted=Wanted(posterior=0.95))
+    said = r"with a score of at least 0\.6; of 2 detections called unknown the highest score is 0\.5: ask for less"
+    with pytest.raises(DataError, match=said):
+        discover(pictures.predict, pictures.folder, tmp_path / "unknowns", wanted=Wanted(score=0.6))
 
 
 def test_one_object_can_be_named(pictures, tmp_path):
