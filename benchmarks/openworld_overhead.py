@@ -19,6 +19,7 @@ from functools import partial
 import torch
 from overhead import (
     CLASSES,
+    INFER_GOAL,
     LABELLED,
     TRAIN_GOAL,
     UNLABELLED,
@@ -40,7 +41,6 @@ from detection.structures import FIRST_KNOWN, Target
 from detection.training.batches import Batch
 from detection.training.callbacks import PurityWatch
 
-INFER_GOAL = 0.03
 WARM = 30
 """Steps before anything is measured: prototypes and rings are filled, and proposals look for objects."""
 

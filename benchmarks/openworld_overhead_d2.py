@@ -19,7 +19,18 @@ from detectron2 import model_zoo
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from overhead import CLASSES, LABELLED, TRAIN_GOAL, Work, compare, drawn_scenes, fit_decision, options_of, parser_of
+from overhead import (
+    CLASSES,
+    INFER_GOAL,
+    LABELLED,
+    TRAIN_GOAL,
+    Work,
+    compare,
+    drawn_scenes,
+    fit_decision,
+    options_of,
+    parser_of,
+)
 
 from detection.engines.detectron2 import OpenWorldRCNN, add_openworld_config
 from detection.engines.detectron2.labels import KNOWN_BEFORE
@@ -118,7 +129,10 @@ def works_of(options: argparse.Namespace, storage: EventStorage) -> list[Work]:
         if open_world:
             fit(watched, batch, options.size)
         infer[name] = predicting(watched, batch)
-    return [Work("training step", train, options.batch, goal=TRAIN_GOAL), Work("prediction", infer, 1)]
+    return [
+        Work("training step", train, options.batch, goal=TRAIN_GOAL),
+        Work("prediction", infer, 1, goal=INFER_GOAL),
+    ]
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from detection.openworld.energy_scorer import EnergyScorer
 CLASSES = 14
 LABELLED, UNLABELLED = 4, 3
 """Objects in each image."""
-TRAIN_GOAL = 0.05
+TRAIN_GOAL, INFER_GOAL = 0.05, 0.03
+"""Shares that the open-world parts may add to a training step and to a prediction, whichever the engine."""
 
 
 def parser_of(about: str, networks: Sequence[str], meaning: str | None = None, *, rounds: int) -> ArgumentParser:
