@@ -25,7 +25,7 @@ from sslcore.storage import (
 )
 from sslcore.training.checkpoints import Checkpoints
 from sslcore.training.lightning import silenced
-from sslcore.training.resuming import Say, refuse_to_begin_anew
+from sslcore.training.resuming import Say, refuse_unless_empty
 from sslcore.training.trainer import tensorboard
 
 
@@ -136,5 +136,5 @@ def _start(folder: Path | None, place: Place, say: Say) -> Path | None:
         return None
     found: Path | None = agreed(newest_checkpoint(folder, report=say))
     if found is None:
-        refuse_to_begin_anew(folder, what=place.name, otherwise="delete them all to have the stage begin anew")
+        refuse_unless_empty(folder, what=place.name, otherwise="delete them all to have the stage begin anew")
     return found

@@ -28,13 +28,15 @@ def resume_point(
     if start is not None:
         say(f"the run goes on after {unit} {checkpoint_step(start):,}")
         return start
-    refuse_to_begin_anew(folder)
+    refuse_unless_empty(folder)
     say("the run was ended before its first checkpoint: it begins anew")
     return None
 
 
-def refuse_to_begin_anew(folder: Path, *, what: str = "the run", otherwise: str = "start a new run") -> None:
+def refuse_unless_empty(folder: Path, *, what: str = "the run", otherwise: str = "start a new run") -> None:
     """For where no checkpoint is sound: a beginning only if there is none at all, lest what was trained be lost unsaid.
+
+    A folder that is empty, or not there, is passed in silence.
 
     Args:
         folder: of the checkpoints.

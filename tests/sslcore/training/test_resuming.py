@@ -3,7 +3,7 @@ import torch
 
 from sslcore.errors import CheckpointError
 from sslcore.storage import save_checkpoint, step_folder
-from sslcore.training.resuming import refuse_to_begin_anew, resume_point
+from sslcore.training.resuming import refuse_unless_empty, resume_point
 
 
 @pytest.fixture
@@ -53,5 +53,5 @@ def test_a_run_without_checkpoints_begins_anew(tmp_path):
 def test_what_cannot_be_continued_is_named_with_its_remedy(folder, tmp_path):
     wanted = r"no checkpoint in .* is sound, so task 1 cannot be continued; restore .* from a copy, or delete them all$"
     with pytest.raises(CheckpointError, match=wanted):
-        refuse_to_begin_anew(folder, what="task 1", otherwise="delete them all")
-    refuse_to_begin_anew(tmp_path / "none")
+        refuse_unless_empty(folder, what="task 1", otherwise="delete them all")
+    refuse_unless_empty(tmp_path / "none")
