@@ -100,7 +100,7 @@ class EnergyScorer(nn.Module):
         return self.log_likelihood_ratio(evidence) + logit(self.prior)
 
     def log_likelihood_ratio(self, evidence: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """`log_odds` at even odds before.
+        """log p(evidence | unknown) / p(evidence | known), never falling in the evidence.
 
         Raises:
             ValueError: nothing was fitted.

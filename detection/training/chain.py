@@ -27,6 +27,7 @@ from detection.training.previous import Look, previous_boxes
 from detection.training.processes import agreed
 from detection.training.reading import Reader
 from detection.training.recipe import DetectionRecipe, StageSettings
+from detection.training.samples import Plan, TrainingSet
 from detection.training.sharing import Stopped, share
 from detection.training.stage import StageOutcome, train_stage
 from detection.training.truth import Truth
@@ -189,15 +190,7 @@ class Chain:
             return
         place = Place(task, stage, self.offset(task, stage), hash_seed(self.recipe.seed, task, STAGES.index(stage)))
         images, plan = self.lessons.of(place, settings)
-        previous = None
-        if stage == "finetune" and self.recipe.unknowns.per_image:
-            previous = [torch.zeros(0, 4)] * len(images)  # what is old is labelled in exemplars' images
-        elif task > 1 and self.recipe.unknowns.per_image:
-            # The detector as it is now, before it grows, is the model of the task before.
-            previous = previous_boxes(
-                self._any_engine(), images, plan, self.layout, task, least=self.recipe.unknowns.previous,
-                share=lambda count, look: self._share(f"task {task}, known objects of before", count, look),
-            )  # fmt: skip
+        previous = self._previous(place, images, plan)
         engine = self._ready(task)
         purity = None
         if self.recipe.unknowns.per_image:
@@ -220,6 +213,20 @@ class Chain:
             say=self.say,
         )  # fmt: skip
         self._after(task, stage, outcome)
+
+    def _previous(self, place: Place, images: TrainingSet, plan: Plan) -> list[torch.Tensor] | None:
+        """What is known in each image of a stage and may be unlabelled; None: objectness has to be learnt before
+        anything is labelled unknown."""
+        unknowns = self.recipe.unknowns
+        if not unknowns.per_image or (place.task == 1 and place.stage == "train"):
+            return None
+        if unknowns.compat == "ore":
+            return [torch.zeros(0, 4)] * len(images)  # nobody asks
+        # The detector as it is now, before it grows.
+        return previous_boxes(
+            self._any_engine(), images, plan, self.layout, place, least=unknowns.previous,
+            share=lambda count, look: self._share(f"{place.name}, what is known already", count, look),
+        )  # fmt: skip
 
     def _after(self, task: int, stage: Stage, outcome: StageOutcome) -> None:
         self.steps += outcome.steps

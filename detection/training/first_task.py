@@ -12,20 +12,22 @@ from sslcore.storage.messages import show_path
 
 ELSEWHERE = frozenset(
     {"decision", "later", "finetune", "replay", "tasks", "devices", "nodes", "threads", "checkpoint_every",
-     "keep_checkpoints", "data"}
+     "keep_checkpoints", "data", "unknowns.previous"}
 )  # fmt: skip
 """Settings without influence on the first task's training. Data are compared by what they hold, not by their names."""
 
 
 def first_task_settings(recipe: DetectionRecipe) -> dict[str, Any]:
     """What of a recipe determines the training of its first task, besides the data."""
-    return _settings(recipe.as_dict())
+    return _without_elsewhere(recipe.as_dict())
 
 
-def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
-    settings = {name: value for name, value in recipe.items() if name not in ELSEWHERE}
-    # There is no previous task in the first.
-    return settings | {"unknowns": {name: value for name, value in recipe["unknowns"].items() if name != "previous"}}
+def _without_elsewhere(values: dict[str, Any], of: str = "") -> dict[str, Any]:
+    kept = {name: value for name, value in values.items() if of + name not in ELSEWHERE}
+    return {
+        name: _without_elsewhere(value, f"{of}{name}.") if isinstance(value, dict) else value
+        for name, value in kept.items()
+    }
 
 
 def copy_first_task(other: Path, run: Path, recipe: DetectionRecipe) -> None:
@@ -57,7 +59,7 @@ def copy_first_task(other: Path, run: Path, recipe: DetectionRecipe) -> None:
         raise ConfigError(f"{show_path(run)} has begun its first task already; resume it as it is")
     loaded = load_checkpoint(last)
     check_info(loaded.info, last)
-    trained, wanted = _settings(loaded.info["recipe"]), first_task_settings(recipe)
+    trained, wanted = _without_elsewhere(loaded.info["recipe"]), first_task_settings(recipe)
     for name, value in wanted.items():
         if trained.get(name) != value:
             raise ConfigError(f"{shown} was trained with other settings of {name}; the first task cannot be shared")

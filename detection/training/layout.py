@@ -7,7 +7,7 @@
         tasks/1/detections.json                     on the test images, as COCO results
         tasks/1/results.json                        measured on them; written last, so that with it a task is done
         tasks/2/exemplars.json                      kept of task 1
-        tasks/2/previous.json                       what the model of task 1 finds in the training images of task 2
+        tasks/2/previous_train.json                 what the model of task 1 surely knows in images of task 2
         tasks/2/finetune/checkpoints/...
         results.json                                all tasks together
 

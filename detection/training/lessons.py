@@ -1,10 +1,13 @@
 """What each stage is taught: which labels it sees, on which images, and how batches are filled from them."""
 
-from detection.data.annotations import LabeledSet
+import numpy as np
+
+from detection.data.annotations import AnnotationSet, LabeledSet
 from detection.data.openworld import OpenWorldData
 from detection.data.views import finetune_view, oracle_view, train_view
 from detection.openworld.replay import Manifest, choose_exemplars
 from detection.structures import FIRST_KNOWN
+from detection.tasks import TaskSet
 from detection.training.layout import Layout
 from detection.training.module import Place
 from detection.training.processes import agreed
@@ -38,18 +41,23 @@ class Lessons:
             DataError: there is nothing to train on.
         """
         if place.stage == "finetune":
-            images = TrainingSet(self._exemplars_of(range(1, place.task + 1), place.task))
+            images = self._exemplars_of(range(1, place.task + 1), place.task)
+            if images is None:
+                raise DataError(
+                    f"task {place.task}: no exemplar is in the training images, so there is nothing to fine-tune on; "
+                    "give the annotations that the exemplars were chosen from"
+                )
             return images, Plan((Part(balanced(images), self.recipe.batch_size),), place.seed, settings.steps)
         current = self._current(place.task)
         replayed = self._replayed(place.task)
-        share = round(self.recipe.replay.share * self.recipe.batch_size) if replayed else 0
+        share = round(self.recipe.replay.share * self.recipe.batch_size) if replayed is not None else 0
         share = min(share, self.recipe.batch_size - 1)
-        images = TrainingSet([current, *(replayed if share else [])])
+        sets, partial = [current], [place.task > 1]
         parts = [Part(every_image(current), self.recipe.batch_size - share)]
-        if share:
-            old = TrainingSet(replayed)
-            parts.append(Part(balanced(old) + len(current), share))
-        return images, Plan(tuple(parts), place.seed, settings.steps)
+        if replayed is not None and share:
+            sets, partial = [*sets, *replayed.sets], [*partial, *replayed.partial]
+            parts.append(Part(balanced(replayed) + len(current), share))
+        return TrainingSet(sets, partial), Plan(tuple(parts), place.seed, settings.steps)
 
     def can_finetune(self, task: int) -> bool:
         """Whether there are exemplars to fine-tune on."""
@@ -100,16 +108,16 @@ class Lessons:
             self.say(f"task {task}: no training sample of {', '.join(lacking)}, which therefore cannot be learnt")
         return labeled
 
-    def _replayed(self, task: int) -> list[LabeledSet]:
-        """Exemplars of earlier tasks, for batches of a later one."""
+    def _replayed(self, task: int) -> TrainingSet | None:
+        """Exemplars of earlier tasks, for batches of a later one; None: there are none, or none are wanted."""
         if task == 1 or self.recipe.replay.policy == "none" or not self.recipe.replay.share:
-            return []
+            return None
         return self._exemplars_of(range(1, task), task)
 
-    def _exemplars_of(self, earlier: range, task: int) -> list[LabeledSet]:
-        """Images with exemplars of some tasks, each with everything labelled that is known at `task`; an oracle sees
-        the unknown objects in them, too."""
-        sets = []
+    def _exemplars_of(self, earlier: range, task: int) -> TrainingSet | None:
+        """Images with exemplars of some tasks, each with everything labelled that is annotated and known at `task`; an
+        oracle sees the unknown objects in them, too. None if there are none."""
+        sets, partial = [], []
         for number in earlier:
             annotations = self.data.train(number)
             rows = self.manifest(number).rows_in(annotations)
@@ -117,6 +125,15 @@ class Lessons:
                 view = finetune_view(annotations, self.data.tasks, task, rows)
                 oracle = self.recipe.labels == "oracle"
                 sets.append(oracle_view(view.annotations, self.data.tasks, task) if oracle else view)
-        if sum(int((each.labels >= FIRST_KNOWN).sum()) for each in sets) == 0:
-            return []
-        return sets
+                partial.append(_only_current(annotations, self.data.tasks, number, task))
+        if not any((each.labels >= FIRST_KNOWN).any() for each in sets):
+            return None
+        return TrainingSet(sets, partial)
+
+
+def _only_current(annotations: AnnotationSet, tasks: TaskSet, number: int, task: int) -> bool:
+    """Whether the images of a task are annotated with its own classes only, though others are known at `task`: what a
+    person names is annotated so, and so are many sets that were made task by task."""
+    present = {tasks.canonical(annotations.categories[row]) for row in np.unique(annotations.box_category)}
+    others = set(tasks.known(task)) - set(tasks.current(number))
+    return bool(others) and not present & others

@@ -49,8 +49,8 @@ class StageModule(ResumableModule):
         recipe: everything else.
         settings: of this stage.
         place: where the stage stands.
-        previous: for each image number the boxes that the model of the task before calls known, in the image's pixels;
-            None: there is no such model.
+        previous: for each image number the boxes of what is known already and may be unlabelled, in the image's pixels,
+            see `detection.training.previous`; None: there is no model that could say.
         description: saved with every checkpoint.
     """
 

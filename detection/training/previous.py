@@ -1,6 +1,10 @@
-"""What the model of the task before calls known in the training images of a task: its classes are unlabelled there now.
+"""What a model surely calls known in images where known objects may be unlabelled: nothing unknown.
 
-Found once for each image, before the detector grows, and not batch by batch with a frozen copy: an image comes up in
+In the training images of a task these are objects of the classes before, and the model is that of the task before. In
+exemplars' images they are those of other tasks, but only if the images were annotated with the classes of one task;
+before fine-tuning the model is the one that was trained just now.
+
+Found once for each image, before the detector changes, and not batch by batch with a frozen copy: an image comes up in
 several epochs, so this is the cheaper way; no second detector need be kept; and what is found in an image does not
 depend on the batch it came up in, nor on where a run was resumed. A mirrored image gets the mirrored boxes.
 """
@@ -14,10 +18,9 @@ from torch import Tensor
 from detection.structures import FIRST_KNOWN
 from detection.training.inference import image_batches
 from detection.training.layout import Layout
+from detection.training.module import Place
 from detection.training.processes import agreed
 from detection.training.samples import Plan, TrainingSet
-
-_FILE = "previous.json"
 
 Look = Callable[[list[int], dict[str, Any]], Any]
 Share = Callable[[int, Look], list[Any]]
@@ -26,37 +29,41 @@ Share = Callable[[int, Look], list[Any]]
 
 @torch.no_grad()
 def previous_boxes(
-    engine: Any, images: TrainingSet, plan: Plan, layout: Layout, task: int, *, least: float, share: Share
+    engine: Any, images: TrainingSet, plan: Plan, layout: Layout, place: Place, *, least: float, share: Share
 ) -> list[Tensor]:
-    """(q, 4) boxes of each image, in its pixels; of images that no batch shows, and of exemplars' images, none.
+    """(q, 4) boxes of each image, in its pixels; of images that no batch shows, and of those where everything known is
+    labelled, none.
 
     Args:
-        engine: the detector after the task before, its decision fitted.
-        images, plan: of the stage. The first set is the task's own; in the others, of exemplars, all that is known is
-            labelled.
+        engine: the detector before the stage, and before it grows.
+        images, plan: of the stage.
         layout: keeps what was found.
-        task: that is about to be learnt.
-        least: score of a detection that counts.
+        place: the stage.
+        least: score of a detection that counts; those below the decision's floor are not there to count.
         share: divides the work among processes.
     """
-    own = len(images.sets[0])
-    used = sorted({number for step in range(plan.steps) for number in plan.batch(step) if number < own})
-    kept = agreed(layout.read(task, _FILE))
-    if kept is None or kept["images"] != len(images) or {int(number) for number in kept["boxes"]} != set(used):
-        files = [(images.path(number), images.size(number)) for number in used]
+    found = [torch.zeros(0, 4)] * len(images)
+    shown = {number for step in range(plan.steps) for number in plan.batch(step)}
+    numbers = sorted(number for number in shown if images.is_partial(number))
+    if not numbers:
+        return found
+    name = f"previous_{place.stage}.json"
+    kept = agreed(layout.read(place.task, name))
+    if kept is None or kept.get("least") != least or {int(number) for number in kept["boxes"]} != set(numbers):
+        files = [(images.path(number), images.size(number)) for number in numbers]
 
-        def look(numbers: list[int], reading: dict[str, Any]) -> dict[str, list[list[float]]]:
-            found = {}
-            for job, batch in image_batches(files, numbers, **reading):
-                for place, detections in zip(job, engine.predict(batch), strict=True):
+        def look(some: list[int], reading: dict[str, Any]) -> dict[str, list[list[float]]]:
+            boxes = {}
+            for job, batch in image_batches(files, some, **reading):
+                for number, detections in zip(job, engine.predict(batch), strict=True):
                     known = (detections.labels >= FIRST_KNOWN) & (detections.scores >= least)
-                    found[str(used[place])] = detections.boxes[known].tolist()
-            return found
+                    boxes[str(numbers[number])] = detections.boxes[known].tolist()
+            return boxes
 
-        kept = {"images": len(images), "boxes": {}}
-        for part in share(len(used), look):
+        kept = {"least": least, "boxes": {}}
+        for part in share(len(numbers), look):
             kept["boxes"] |= part
-        layout.write(task, _FILE, kept, compact=True)
-    none = torch.zeros(0, 4)
-    found = {int(number): torch.tensor(boxes).reshape(-1, 4) for number, boxes in kept["boxes"].items()}
-    return [found.get(number, none) for number in range(len(images))]
+        layout.write(place.task, name, kept, compact=True)
+    for number, boxes in kept["boxes"].items():
+        found[int(number)] = torch.tensor(boxes).reshape(-1, 4)
+    return found

@@ -19,6 +19,7 @@ from detection.evaluation.strict import strict_metrics
 from detection.openworld.decision import boxes_of, kept, known_score, log_odds, unknown_score
 from detection.openworld.energy_scorer import logit
 from detection.openworld.head import OpenWorldHead
+from detection.openworld.settings import DecisionSettings
 from detection.structures import FIRST_KNOWN, UNKNOWN, Regions
 
 MOST_IMAGES = 1000
@@ -117,7 +118,8 @@ def choose_prior(head: OpenWorldHead, images: Sequence[Undecided], val: LabeledS
     ratios = [head.scorer.log_likelihood_ratio(image.evidence.to(device)).cpu() for image in images]
 
     def quality(prior: float | None) -> float | None:
-        found = [_known_found(head, *image, prior) for image in zip(images, ratios, strict=True)]
+        pairs = zip(images, ratios, strict=True)
+        found = [_known_found(image, ratio, prior, head.decision) for image, ratio in pairs]
         return _known_map(found, truths)
 
     without = quality(None)
@@ -142,15 +144,15 @@ def _known_map(found: Sequence[tuple[Tensor, Tensor, Tensor]], truths: Compariso
 
 
 def _known_found(
-    head: OpenWorldHead, image: Undecided, ratio: Float[Tensor, " p"], prior: float | None
+    image: Undecided, ratio: Float[Tensor, " p"], prior: float | None, settings: DecisionSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, labels and scores of what is found in an image and called known; without a prior, all that is found.
 
     Args:
-        head: of which the settings count.
         image: its regions.
         ratio: what the energy says for unknown, see `EnergyScorer.log_likelihood_ratio`.
         prior: of unknown; None: nothing is called unknown.
+        settings: what is kept.
     """
     unknown = torch.zeros_like(image.known, dtype=torch.bool)
     if prior is not None:
@@ -158,7 +160,7 @@ def _known_found(
     labels = torch.where(unknown, UNKNOWN, image.known)
     boxes = torch.where(unknown[:, None], image.boxes[:, 0], image.boxes[:, 1])
     scores = torch.where(unknown, image.scores[:, 0], image.scores[:, 1])
-    rows = kept(boxes, labels, scores, head.decision)
+    rows = kept(boxes, labels, scores, settings)
     rows = rows[labels[rows] != UNKNOWN]
     return boxes[rows], labels[rows], scores[rows]
 

@@ -22,10 +22,12 @@ class TrainingSet:
 
     Args:
         sets: at least one; all of the same label space.
+        partial: of each, whether its images may show known objects that are not labelled; None: no set's do.
     """
 
-    def __init__(self, sets: Sequence[LabeledSet]) -> None:
+    def __init__(self, sets: Sequence[LabeledSet], partial: Sequence[bool] | None = None) -> None:
         self.sets = tuple(sets)
+        self.partial = tuple(partial or [False] * len(self.sets))
         self.starts = np.cumsum([0, *(len(each) for each in self.sets)])
         self.names = self.sets[0].names
 
@@ -34,8 +36,15 @@ class TrainingSet:
 
     def where(self, index: int) -> tuple[LabeledSet, int]:
         """The set that an image is of, and its number there."""
-        which = int(np.searchsorted(self.starts, index, side="right")) - 1
+        which = self._set_of(index)
         return self.sets[which], index - int(self.starts[which])
+
+    def is_partial(self, index: int) -> bool:
+        """Whether an image may show known objects that are not labelled."""
+        return self.partial[self._set_of(index)]
+
+    def _set_of(self, index: int) -> int:
+        return int(np.searchsorted(self.starts, index, side="right")) - 1
 
     def path(self, index: int) -> Path:
         """The file of an image."""

@@ -70,7 +70,7 @@ def drawn_recipe(**changes) -> DetectionRecipe:
             "anchors": [12, 20, 32], "proposals_train": 60, "proposals_test": 40,
         },
         "data": {"name": "openscenes", "workers": 0},
-        "unknowns": {"start": 0.2}, "clustering": {"start": 0.2, "refresh": 2},
+        "unknowns": {"start": 0.2, "previous": 0.0}, "clustering": {"start": 0.2, "refresh": 2},
         "first": {**stage, "steps": 6}, "later": {**stage, "steps": 6}, "finetune": {**stage, "steps": 4},
         "replay": {"per_class": 4, "share": 0.25},
         "augment": {"flip": 0.5, "brightness": 0.2, "hue": 0.05},

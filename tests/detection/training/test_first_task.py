@@ -7,10 +7,10 @@ from support.drawn import drawn_recipe
 from support.runs import without_times
 
 from detection.training.first_task import copy_first_task, first_task_settings
-from detection.training.layout import read_json
+from detection.training.layout import Layout, read_json
 from detection.training.runner import detect_train
 from sslcore.errors import ConfigError
-from sslcore.storage import RunDirectory
+from sslcore.storage import RunDirectory, load_checkpoint
 
 
 def continued(other, run, recipe, data):
@@ -49,6 +49,17 @@ def test_other_settings_of_the_first_task_are_refused(tmp_path, drawn, whole):
 def test_other_data_are_refused(tmp_path, drawn, whole):
     with pytest.raises(ConfigError, match="was begun with other data"):
         continued(whole[0], tmp_path / "run", drawn_recipe(), replace(drawn, fingerprint="other"))
+
+
+def test_settings_that_came_later_and_leave_the_first_task_alone_may_be_missing(tmp_path, drawn, whole, monkeypatch):
+    def older(path):
+        loaded = load_checkpoint(path)
+        del loaded.info["recipe"]["unknowns"]["previous"]
+        return loaded
+
+    monkeypatch.setattr("detection.training.first_task.load_checkpoint", older)
+    copy_first_task(whole[0], tmp_path / "run", drawn_recipe())
+    assert Layout(tmp_path / "run").last_of(1, "train", drawn_recipe().first.steps) is not None
 
 
 def test_settings_that_leave_the_first_task_alone():

@@ -15,7 +15,7 @@ from detection.structures import FIRST_KNOWN, Detections, Target
 from detection.training.batches import Batch
 from detection.training.callbacks import PurityWatch
 from detection.training.layout import Layout
-from detection.training.module import rate_factor
+from detection.training.module import Place, rate_factor
 from detection.training.previous import previous_boxes
 from detection.training.recipe import StageSettings
 from detection.training.runner import Chain
@@ -123,9 +123,9 @@ def test_purity_is_counted_in_the_pixels_of_the_networks_image():
     assert found["random"]["count"] == 3 and found["random"]["distractor"] == pytest.approx(1 / 3)
 
 
-def test_previous_boxes_are_those_surely_called_known_in_images_of_the_task_and_are_looked_for_once(tmp_path, drawn):
+def test_what_is_known_already_is_found_once_in_images_where_it_may_be_unlabelled(tmp_path, drawn):
     own, exemplars = train_view(drawn.train(2), TASKS, 2), finetune_view(drawn.train(1), TASKS, 2)
-    images = TrainingSet([own, exemplars])
+    images = TrainingSet([own, exemplars], [True, False])
     plan = Plan((Part(every_image(own), 4), Part(every_image(exemplars, len(own)), 2)), seed=0, steps=2)
 
     class Engine:
@@ -137,14 +137,42 @@ def test_previous_boxes_are_those_surely_called_known_in_images_of_the_task_and_
             labels, scores = torch.tensor([1, FIRST_KNOWN, FIRST_KNOWN]), torch.tensor([0.9, 0.3, 0.29])
             return [Detections(boxes, labels, scores, scores, scores, torch.zeros(3, 0)) for _ in batch]
 
-    engine, layout = Engine(), Layout(tmp_path)
+    engine, layout, place = Engine(), Layout(tmp_path), Place(2, "train", 0, 0)
 
     def share(count, look):
         return [look(list(range(count)), {"batch_size": 3})]
 
+    def found(sets, least=0.3, place=place):
+        return previous_boxes(engine, sets, plan, layout, place, least=least, share=share)
+
     used = {number for step in range(2) for number in plan.batch(step) if number < len(own)}
     for _ in range(2):
-        found = previous_boxes(engine, images, plan, layout, 2, least=0.3, share=share)
-        # Neither those that no batch shows nor exemplars', where all that is known is labelled; and not again.
-        assert engine.calls == len(used) == 8
-        assert all(boxes.tolist() == ([[5, 6, 7, 8]] if number in used else []) for number, boxes in enumerate(found))
+        boxes = found(images)
+        assert engine.calls == len(used) == 8  # not those that no batch shows, nor exemplars', and not again
+        assert all(each.tolist() == ([[5, 6, 7, 8]] if n in used else []) for n, each in enumerate(boxes))
+    first = min(used)
+    assert len(found(images, 0.29)[first]) == 2 and engine.calls == 16  # another score: looked for anew
+    assert len(found(images, place=Place(2, "finetune", 0, 0))[first]) == 1 and engine.calls == 24
+    assert len(found(images, 0.29)[first]) == 2 and engine.calls == 24  # each stage has its own
+    assert not any(map(len, found(TrainingSet(images.sets)))) and engine.calls == 24
+
+
+def test_exemplars_images_may_show_what_is_known_if_only_their_task_was_annotated(drawn):
+    def alone(annotations, *kinds):
+        """As somebody annotates who was asked for these classes only."""
+        rows = np.isin(annotations.box_category, [annotations.categories.index(kind) for kind in kinds])
+        names = ("box_image", "boxes", "box_category", "crowd", "difficult", "area", "box_ids")
+        return replace(annotations, **{name: getattr(annotations, name)[rows] for name in names})
+
+    second = alone(drawn.train(2), "blue", "yellow")
+    for data, partial in (
+        (drawn, {"train": (True, False), "finetune": (False, False)}),
+        (replace(drawn, trains=(drawn.train(1), second)), {"train": (True, False), "finetune": (False, True)}),
+    ):
+        chain = Chain(drawn_recipe(), data, None, quiet=True, say=lambda sentence: None)
+        for stage, expected in partial.items():
+            images, _ = chain.lessons.of(SimpleNamespace(task=2, stage=stage, seed=5), chain.recipe.later)
+            assert images.partial == expected
+            assert [images.is_partial(int(start)) for start in images.starts[:-1]] == list(expected)
+    images, _ = chain.lessons.of(SimpleNamespace(task=1, stage="train", seed=5), chain.recipe.first)
+    assert images.partial == (False,)

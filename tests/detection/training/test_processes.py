@@ -30,6 +30,11 @@ def test_two_processes_train_what_one_does(tmp_path, drawn):
     one, two = (read_json(tmp_path / run / "tasks/2/results.json") for run in ("one", "two"))
     assert one["purity"] == two["purity"] and one["exemplars"] == two["exemplars"]
     assert one["purity"]["train"]["chosen"]["count"] == 2 * 4 * 2
+    one, two = (read_json(tmp_path / run / "tasks/2/previous_train.json") for run in ("one", "two"))
+    assert one["boxes"].keys() == two["boxes"].keys()
+    for number, boxes in one["boxes"].items():
+        torch.testing.assert_close(torch.tensor(two["boxes"][number]), torch.tensor(boxes), rtol=1e-3, atol=1e-3)
+    assert any(one["boxes"].values())  # else what is known already would not have been put to the test
     one, two = (read_json(tmp_path / run / "tasks/2/detections.json") for run in ("one", "two"))
     assert [each["image_id"] for each in one] == [each["image_id"] for each in two]
 

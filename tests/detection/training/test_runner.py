@@ -14,8 +14,8 @@ from detection.tasks import TaskSet
 from detection.training.layout import read_json
 from detection.training.model import recipe_of, restore_engine, tasks_of
 from detection.training.runner import STAGES, Chain, detect_train
-from sslcore.errors import CheckpointError, ConfigError, DataError
-from sslcore.storage import read_metrics
+from sslcore.errors import CheckpointError, ConfigError, DataError, SurniaError
+from sslcore.storage import list_checkpoints, read_metrics, step_folder
 
 QUICK = {"first": {"steps": 2}, "later": {"steps": 2}, "finetune": {"steps": 1}}
 
@@ -108,7 +108,7 @@ def test_baselines_and_single_parts_are_recipes(tmp_path, drawn, changes):
     assert outcome.engine.head.scorer.fitted == fitted and last["fit"]["fit"] == recipe.decision.fit
     assert all(math.isfinite(value) for stage in last["loss"].values() for value in stage.values())
     if not recipe.unknowns.per_image:
-        assert last["purity"]["train"] is None and not (tmp_path / "run/tasks/2/previous.json").exists()
+        assert last["purity"]["train"] is None and not (tmp_path / "run/tasks/2/previous_train.json").exists()
     outputs = [len(restore_engine(tmp_path / f"run/tasks/{t}/model")[0].predictor.classify.bias) for t in (1, tasks)]
     assert outputs == ([6, 6] if recipe.network.compat == "ore" else [4, 2 + 2 * tasks])
     if recipe.replay.policy == "none":
@@ -134,6 +134,22 @@ def without(annotations, *kinds):
     gone = np.isin(annotations.box_category, [annotations.categories.index(kind) for kind in kinds])
     names = ("box_image", "boxes", "box_category", "crowd", "difficult", "area", "box_ids")
     return replace(annotations, **{name: getattr(annotations, name)[~gone] for name in names})
+
+
+@pytest.mark.parametrize(
+    ("lr", "steps", "said", "kept"),
+    [
+        (1e4, 30, "the network's numbers are not finite in task 1, train, step 3: lower the stage's lr", [2]),
+        (1e6, 2, "the weights are not finite in task 1, train, step 2: lower the stage's lr", []),
+    ],
+)
+def test_a_stage_that_diverges_ends_in_a_sentence(tmp_path, drawn, lr, steps, said, kept):
+    recipe = drawn_recipe(first={"steps": steps, "lr": lr, "warmup": 0}, tasks=1, clip_norm=0)
+    with pytest.raises(SurniaError, match=rf"^{said}, .* \(what is not finite is never saved as a checkpoint\)$"):
+        run_detection(tmp_path / "run", recipe, drawn)
+    checkpoints = tmp_path / "run/tasks/1/train/checkpoints"
+    assert list_checkpoints(checkpoints) == [step_folder(checkpoints, step) for step in kept]
+    assert not (tmp_path / "run/tasks/1/model").exists()
 
 
 def test_a_class_without_a_training_sample_is_named_and_the_rest_learnt(tmp_path, drawn):
@@ -193,7 +209,7 @@ def test_an_oracle_sees_unknown_objects_among_exemplars_too(drawn):
     for labels in ("task", "oracle"):
         chain = Chain(drawn_recipe(labels=labels), drawn, None, quiet=True, say=print)
         of[labels] = chain.lessons._exemplars_of(range(1, 3), 2)
-    for plain, oracle in zip(of["task"], of["oracle"], strict=True):
+    for plain, oracle in zip(of["task"].sets, of["oracle"].sets, strict=True):
         assert plain.images == oracle.images and (plain.labels >= FIRST_KNOWN).all()
         grey = int((oracle.annotations.box_category == oracle.annotations.categories.index("grey")).sum())
         assert int((oracle.labels == UNKNOWN).sum()) == grey > 0
