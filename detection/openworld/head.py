@@ -166,8 +166,9 @@ class OpenWorldHead(nn.Module):
             weight; 0 before its start. All processes must call this.
 
         Raises:
-            ValueError: shapes do not belong together; or, on the CPU, a logit is NaN or infinite. (On a GPU the loss
-                then is not finite, which whoever trains looks at anyway.)
+            ValueError: shapes do not belong together.
+            FloatingPointError: on the CPU, a logit is NaN or infinite. (On a GPU the loss then is not finite, which
+                whoever trains looks at anyway.)
         """
         if logits.dim() != 2 or logits.shape[1] != self.outputs or not len(features) == len(logits) == len(labels):
             raise ValueError(
@@ -175,7 +176,9 @@ class OpenWorldHead(nn.Module):
                 f"{tuple(features.shape)}, {tuple(logits.shape)} and {tuple(labels.shape)}"
             )
         if logits.device.type == "cpu" and not bool(logits.isfinite().all()):
-            raise ValueError("the classifier's logits hold NaN or infinity: training diverged, lower the learning rate")
+            raise FloatingPointError(
+                "the classifier's logits hold NaN or infinity: training diverged, lower the learning rate"
+            )
         total = cross_entropy(logits.float(), labels, ignore_index=NOTHING, reduction="sum")
         clustering = self.clustering.loss(features, labels) * self.clustering.settings.weight
         return {"classification": total / mean_count((labels >= 0).sum()), "clustering": clustering}

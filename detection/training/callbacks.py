@@ -12,7 +12,9 @@ from detection.training.augmenting import flip_boxes
 from detection.training.batches import Batch
 from detection.training.truth import Truth
 from sslcore.distributed import all_reduce_sum, rank
+from sslcore.errors import SurniaError
 from sslcore.storage import RunDirectory
+from sslcore.training.finite import NEVER_SAVED
 from sslcore.training.meter import LossMeter
 
 
@@ -72,6 +74,17 @@ class Meter(LossMeter):
         super().load_state_dict(state)
         self.terms = {name: [(int(step), value) for step, value in pairs] for name, pairs in state["terms"].items()}
         self.seconds = state["seconds"]
+
+
+def not_finite(what: str, module: Any, step: int) -> SurniaError:
+    """The error for a stage that has diverged, by whatever showed it first.
+
+    Args:
+        what: is not finite, in the plural.
+        module: the stage.
+        step: of the stage in which it was noticed, from 1.
+    """
+    return SurniaError(f"{what} are not finite in {module.place.name}, step {step}: {Meter.remedy} ({NEVER_SAVED})")
 
 
 class PurityWatch(pl.Callback):

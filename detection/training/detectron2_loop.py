@@ -30,11 +30,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from detection.engines.detectron2.config import config_of
 from detection.training.batches import Batch
-from detection.training.callbacks import Meter
+from detection.training.callbacks import not_finite
 from detection.training.module import StageModule, build_sgd, rate_factor
 from detection.training.processes import everybodys
 from sslcore.distributed import all_reduce_sum, rank, world_size
-from sslcore.errors import SurniaError
 from sslcore.storage import load_checkpoint, save_checkpoint
 from sslcore.training.machine import device_here, processes_here
 from sslcore.training.random_state import random_state, restore_random_state
@@ -53,7 +52,7 @@ def fit(module: StageModule, callbacks: list[pl.Callback], start: Path | None, l
         Steps of the stage that are done.
 
     Raises:
-        SurniaError: the losses are not finite, or the checkpoint cannot be read.
+        SurniaError: what the network computes is not finite, or the checkpoint cannot be read.
     """
     if world_size() > 1:
         if comm._LOCAL_PROCESS_GROUP is None:  # detectron2's `launch` would have made it, and it has no public question
@@ -69,11 +68,8 @@ def fit(module: StageModule, callbacks: list[pl.Callback], start: Path | None, l
             trainer.train()
         except _StopAsked:
             pass
-        except FloatingPointError as error:  # of detectron2's proposals, which look at every step
-            raise SurniaError(
-                f"the network's numbers are not finite in {module.place.name}, step {trainer.iter + 1}: {Meter.remedy} "
-                "(what is not finite is never saved as a checkpoint)"
-            ) from error
+        except FloatingPointError as error:  # of detectron2's proposals or of our head, which look at every step
+            raise not_finite("the network's numbers", module, trainer.iter + 1) from error
     return trainer.done
 
 

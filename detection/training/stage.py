@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detection.training.batches import BatchStream
-from detection.training.callbacks import Meter, PurityWatch
+from detection.training.callbacks import Meter, PurityWatch, not_finite
 from detection.training.layout import Layout
 from detection.training.module import Place, StageModule
 from detection.training.processes import agreed, build_trainer, share_buffers
@@ -24,6 +24,7 @@ from sslcore.storage import (
     set_aside_after,
 )
 from sslcore.training.checkpoints import Checkpoints
+from sslcore.training.finite import all_finite
 from sslcore.training.lightning import silenced
 from sslcore.training.resuming import Say, refuse_unless_empty
 from sslcore.training.trainer import tensorboard
@@ -105,6 +106,8 @@ def train_stage(
             saver = Checkpoints(folder, every=recipe.checkpoint_every, keep=recipe.keep_checkpoints, signals=signals)
             callbacks.append(saver)  # last: what the others do belongs to the step that is saved
         done = _fit(module, callbacks, start, tensorboard(layout.folder, place.offset + done))
+    if done == settings.steps and not all_finite(engine.parameters()):  # nobody else looks at what the last step left
+        raise not_finite("the weights", module, done)
     share_buffers(engine)
     if layout.writes and folder is not None and done == settings.steps:
         prune_checkpoints(folder, keep=1)  # of a finished stage the last is all that is wanted
@@ -126,7 +129,10 @@ def _fit(module: StageModule, callbacks: list[pl.Callback], start: Path | None, 
 
         return detectron2_loop.fit(module, callbacks, start, logger)
     trainer = build_trainer(module.recipe, callbacks, logger)
-    trainer.fit(module, ckpt_path=str(start) if start else None)
+    try:
+        trainer.fit(module, ckpt_path=str(start) if start else None)
+    except FloatingPointError as error:  # of the head, which looks at every step
+        raise not_finite("the network's numbers", module, trainer.global_step + 1) from error
     return trainer.global_step
 
 

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from sslcore.errors import SurniaError
 
+NEVER_SAVED = "what is not finite is never saved as a checkpoint"
+"""Says why the checkpoints that there are can be gone on from."""
+
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether the floating-point tensors among these, all on one device, are finite; waits for the device once."""
@@ -28,4 +31,4 @@ def check_finite(values: Mapping[str, float], when: str, *, remedy: str) -> None
     """
     for name, value in values.items():
         if not math.isfinite(value):
-            raise SurniaError(f"{name} is {value} {when}: {remedy} (what is not finite is never saved as a checkpoint)")
+            raise SurniaError(f"{name} is {value} {when}: {remedy} ({NEVER_SAVED})")
