@@ -330,8 +330,8 @@ def grouped(home, tmp_path_factory):
     folder = home / "unknowns"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        words = ["unknowns", "runs/mine", str(photos / "images"), "--out", "unknowns", "--groups", "2", "--per-image", "6"]
-        assert main(["detect", *words, "--score", "0"]) == 0
+        words = ["unknowns", "runs/mine", str(photos / "images"), "--out", "unknowns"]
+        assert main(["detect", *words, "--score", "0", "--groups", "2", "--per-image", "6"]) == 0
     return folder
 
 
