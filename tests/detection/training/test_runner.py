@@ -204,6 +204,15 @@ def test_one_file_for_all_tasks_leaves_out_images_without_a_label(tmp_path, draw
     assert (labeled.labels >= FIRST_KNOWN + 2).all()
 
 
+def test_before_fine_tuning_the_detector_is_asked_where_one_tasks_classes_alone_are_annotated(tmp_path, drawn):
+    others = [name for name in drawn.train(2).categories if name not in TASKS.current(2)]
+    data = replace(drawn, trains=(drawn.train(1), without(drawn.train(2), *others)))
+    run_detection(tmp_path / "alone", drawn_recipe(**QUICK), data)
+    run_detection(tmp_path / "all", drawn_recipe(**QUICK), drawn)
+    assert any(read_json(tmp_path / "alone/tasks/2/previous_finetune.json")["boxes"].values())
+    assert not (tmp_path / "all/tasks/2/previous_finetune.json").exists()
+
+
 def test_an_oracle_sees_unknown_objects_among_exemplars_too(drawn):
     of = {}
     for labels in ("task", "oracle"):
