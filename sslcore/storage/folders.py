@@ -1,4 +1,4 @@
-"""Whole folders, and what killed writers left. This module and `files` are the only ones that change a run's folder.
+"""Whole folders, and what killed writers left. In this package, this module and `files` alone change the file system.
 
 A folder appears under its final name only when it is whole: it is filled under a temporary name beside that one,
 flushed to the disk and renamed. What a killed writer leaves behind carries a name that `sweep_temporaries` recognises.

@@ -1,8 +1,10 @@
 """What `files` and `folders` are made of: single changes of the file system, and temporary names. Nothing else uses it.
 
-Every change of the file system passes through `step`. With the environment variable `SURNIA_FAULT=kill:3` the process
-dies at the third of them (a write is then torn in the middle); with `error:3` the third raises "no space left", with
-`error:3:EACCES` the named error. Tests use this to stop a writer at every step there is.
+`step` announces a change of the file system just before it happens; unannounced are only a lock's, whose content is a
+mere message, and those that put the old state back after an error. With the environment variable `SURNIA_FAULT=kill:3`
+the process dies at the third step (a write is then torn in the middle); with `error:3` the third raises "no space
+left", with `error:3:EACCES` the named error. A fault strikes once: steps are counted from the first that meets it, and
+anew only after one that met another fault or none. Tests use this to stop a writer at every step there is.
 """
 
 import contextlib
@@ -21,7 +23,7 @@ TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.surnia-(?P<kind>new|old)")
 """A name of `temporary_name`: `name` is the final one."""
 
 _steps_taken = 0
-_steps_of: tuple[int, str | None] = (0, None)  # process and fault they are counted for: a forked child counts anew
+_steps_of: tuple[int, str | None] = (0, None)  # process and fault of the last step: a forked child counts anew
 
 
 def step(operation: str, path: str | os.PathLike[str], torn: Callable[[], object] | None = None) -> None:

@@ -7,14 +7,18 @@ import sslcore
 from sslcore.storage import operations
 
 
-def test_the_steps_of_a_fault_are_counted_anew_when_it_is_set_again(monkeypatch):
+@pytest.mark.parametrize("between", [None, "error:9"])
+def test_a_fault_strikes_once_and_again_after_a_step_without_it(monkeypatch, between):
     for _ in range(2):
         monkeypatch.setenv("SURNIA_FAULT", "error:2:EIO")
         operations.step("write", "a")
         with pytest.raises(OSError, match="Input/output error"):
             operations.step("fsync", "a")
-        operations.step("unlink", "a")
+        for _ in range(3):
+            operations.step("unlink", "a")
         monkeypatch.delenv("SURNIA_FAULT")
+        if between is not None:
+            monkeypatch.setenv("SURNIA_FAULT", between)
         operations.step("write", "a")
 
 
