@@ -5,7 +5,6 @@ names below the folder that all the pictures have in common.
 """
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from detection.training.callbacks import Meter
 from detection.training.layout import Layout, Stage
 from detection.training.recipe import DetectionRecipe, StageSettings
 from sslcore.errors import ConfigError
-from sslcore.storage import RunDirectory, folders, load_checkpoint, save_checkpoint, step_folder
+from sslcore.storage import RunDirectory, files, folders, load_checkpoint, save_checkpoint, step_folder
 from sslcore.storage.checkpoint import read_info
 from sslcore.storage.messages import show_path
 
@@ -74,7 +73,7 @@ def give_lesson(standing: Standing, names: str | Path, folder: Path, *, root: st
             "them, or train a new run"
         )
     if (standing.folder / LEARNED).exists():
-        shutil.copyfile(standing.folder / LEARNED, folder / LEARNED)
+        files.copy_file(standing.folder / LEARNED, folder / LEARNED)
     return learn(
         names, data.tasks, task, folder / LESSONS / str(task + 1), record=folder / LEARNED,
         labelled=data.trains[:task], held_out=(data.val, data.test), root=root,
@@ -120,15 +119,21 @@ def begin_further(
     recipe = recipe.model_copy(update={"data": data, "tasks": None})
     with folders.new_folder(run) as temporary:
         RunDirectory.create(temporary, recipe=as_text(recipe), command=command, seed=recipe.seed).close()
-        shutil.copytree(lesson.tasks_file.parent, temporary / LESSONS / str(lesson.task))
-        shutil.copyfile(lesson.tasks_file.parents[2] / LEARNED, temporary / LEARNED)
+        _keep_lesson(lesson, temporary)
         fingerprint = _write_data(standing, lesson, recipe, temporary / DATA, common)
         news = {"recipe": recipe.as_dict(), "tasks": lesson.tasks.to_dict(), "data": fingerprint}
         for task in range(1, standing.task + 1):
             _carry_over(standing, temporary, task, recipe, news)
         if (standing.folder / "metrics.jsonl").exists():
-            shutil.copyfile(standing.folder / "metrics.jsonl", temporary / "metrics.jsonl")
+            files.copy_file(standing.folder / "metrics.jsonl", temporary / "metrics.jsonl")
     return recipe
+
+
+def _keep_lesson(lesson: Lesson, new: Path) -> None:
+    folder = folders.make_folder(new / LESSONS / str(lesson.task))
+    for file in (lesson.tasks_file, lesson.train_file):
+        files.copy_file(file, folder / file.name)
+    files.copy_file(lesson.tasks_file.parents[2] / LEARNED, new / LEARNED)
 
 
 # --- annotations -----------------------------------------------------------------------------------------------------
@@ -188,7 +193,7 @@ def _carry_over(standing: Standing, new: Path, task: int, recipe: DetectionRecip
         )  # fmt: skip
     for name in COPIED:
         if old.task(task, name).exists():
-            shutil.copyfile(old.task(task, name), folder / name)
+            files.copy_file(old.task(task, name), folder / name)
 
 
 def _settings(recipe: DetectionRecipe, task: int, stage: Stage) -> StageSettings:

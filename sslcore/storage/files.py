@@ -1,8 +1,11 @@
-"""Single files, written and read. This module and `folders` are the only ones that open a run's files for writing.
+"""Single files, written and read. In this package, this module and `folders` alone change the file system.
+
+What Surnia writes into a run goes through them; TensorBoard's event files, which are only for looking at, do not.
 
 A file appears under its final name only when it is whole: it is written under a temporary name in the same folder,
 flushed to the disk, renamed, and the folder is flushed too, because a rename that only the cache knows is lost with the
-power. What a killed writer leaves behind carries a name that `folders.sweep_temporaries` recognises.
+power. What a killed writer leaves behind carries a name that `folders.sweep_temporaries` recognises. Two kinds of file
+are written in place: those that lines are added to, and locks.
 """
 
 import contextlib
@@ -11,15 +14,15 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sslcore.errors import SurniaError
+from sslcore.errors import CheckpointError, SurniaError
 from sslcore.storage import operations
 from sslcore.storage.messages import show_path
 
-_BLOCK = 1 << 16
+_BLOCK = 1 << 16  # bytes read at once
 
 
 class Written(NamedTuple):
@@ -106,6 +109,27 @@ def write_chunks(path: str | os.PathLike[str], chunks: Iterable[Any]) -> Written
     return written
 
 
+def copy_file(source: Path, target: Path) -> Written:
+    """`write_chunks` for the content of another file, of any size.
+
+    Raises:
+        CheckpointError: the source cannot be read; or see `write_chunks`.
+    """
+    return write_chunks(target, _blocks(source))
+
+
+def _blocks(source: Path) -> Iterator[bytes]:
+    try:
+        with open(open_regular(source), "rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CheckpointError(
+            f"cannot read {show_path(source)}: {reason}; give yourself permission to read it, or restore it from a copy"
+        ) from error
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> Written:
     """`write_chunks` for content that is at hand as a whole."""
     return write_chunks(path, [data])
@@ -186,7 +210,7 @@ def open_shared(path: str | os.PathLike[str]) -> int:
 
 
 def overwrite(descriptor: int, text: str) -> None:
-    """Replaces what is in a file of `open_shared`. Not atomic: for messages only."""
+    """Replaces what is in a file of `open_shared`. Not atomic, and not announced to faults: for messages only."""
     with operations.explained("write", "the lock"):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode("utf-8"), 0)

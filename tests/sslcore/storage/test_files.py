@@ -28,6 +28,24 @@ def test_the_hash_and_size_are_those_of_the_content(tmp_path):
     assert written == ("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", 3)
 
 
+def test_a_copy_is_whole_or_not_there(tmp_path, every_fault):
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(bytes(range(256)) * 600)  # more than is read at once
+
+    def prepare():
+        folders.sweep_temporaries(tmp_path)
+        target.unlink(missing_ok=True)
+
+    for _ in every_fault("kill", lambda: files.copy_file(source, target), prepare):
+        assert not target.exists() or target.read_bytes() == source.read_bytes()
+    assert target.read_bytes() == source.read_bytes()
+    assert files.copy_file(source, target) == files.sum_of(source.read_bytes())
+    for missing in (tmp_path / "no", tmp_path):
+        with pytest.raises(CheckpointError, match=rf"cannot read {missing}: .*; give yourself .* from a copy$"):
+            files.copy_file(missing, tmp_path / "c")
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
 def test_a_second_name_is_given_to_a_whole_file_only(tmp_path):
     source, target = tmp_path / "a", tmp_path / "b"
     size = files.write_new(source, [b"abc"]).size
