@@ -1,6 +1,7 @@
 """`surnia detect predict`: what is in images, as COCO results and as annotated pictures."""
 
 import argparse
+import io
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from detection.detector import OpenWorldDetector
 from detection.structures import UNKNOWN, Detections
 from detection.visualize import draw
 from sslcore.errors import DataError
-from sslcore.storage import list_images, read_image, write_json
+from sslcore.storage import list_images, read_image, write_bytes, write_json
 from sslcore.storage.folders import make_folder
 from sslcore.storage.messages import show_path
 
@@ -163,8 +164,10 @@ def _batches(
 
 def _draw(file: Path, picture: Image.Image, found: Detections, names: Sequence[str]) -> None:
     target = file.with_name(f"{file.name}.png")  # a.jpg and a.png may lie side by side
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draw(picture, found, names, limit=DRAWN).save(target)
+    encoded = io.BytesIO()
+    draw(picture, found, names, limit=DRAWN).save(encoded, "PNG")
+    make_folder(target.parent)
+    write_bytes(target, encoded.getbuffer())
 
 
 def line(name: str, found: Detections, names: Sequence[str]) -> str:

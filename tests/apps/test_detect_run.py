@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +20,7 @@ from detection.data.settings import CocoData
 from detection.detector import OpenWorldDetector
 from detection.training import stage as stage_module
 from sslcore.errors import ConfigError
+from sslcore.storage import operations
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +298,25 @@ def test_predict_writes_results_and_pictures_and_names_what_it_cannot_read(home,
     pictures = sorted(str(path.relative_to(out / "pictures")) for path in (out / "pictures").rglob("*.png"))
     assert pictures == ["a.png.png", "inner/a.png.png", "test_3.png.png"]
     assert np.asarray(Image.open(out / "pictures" / "a.png.png")).ndim == 3
+
+
+def test_predict_on_a_full_disk_leaves_no_torn_picture(home, surnia, tmp_path, monkeypatch):
+    image, out, announced = home / "set/images/test_0.png", tmp_path / "found", []
+    real = operations.step
+
+    def listening(operation, path, torn=None):
+        announced.append((operation, Path(path).parent.name))
+        real(operation, path, torn)
+
+    monkeypatch.setattr(operations, "step", listening)
+    assert surnia("predict", "runs/mine", image, "--out", out)[0] == 0
+    picture = 1 + announced.index(("write", "pictures"))
+    shutil.rmtree(out)
+    monkeypatch.setenv("SURNIA_FAULT", f"error:{picture}")
+    code, _, err = surnia("predict", "runs/mine", image, "--out", out)
+    assert code == 4
+    assert err.splitlines()[-1].startswith(f"cannot write {out}/pictures/test_0.png.png: no space left on device; free")
+    assert [path for path in out.rglob("*") if path.is_file()] == []
 
 
 def test_predict_gives_up_where_too_many_images_are_broken(home, surnia, tmp_path):
