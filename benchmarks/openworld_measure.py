@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from openworld_rows import Baseline
 from torch import Tensor
-from torchvision.ops import box_iou, clip_boxes_to_image
+from torchvision.ops import box_iou, clip_boxes_to_image, nms
 
 from detection.data.annotations import AnnotationSet
 from detection.data.openworld import OpenWorldData
@@ -29,7 +29,6 @@ from detection.evaluation.strict import judge
 from detection.openworld.decision import Verdicts, detections_of
 from detection.openworld.energy_scorer import EnergyScorer
 from detection.openworld.settings import DecisionSettings
-from detection.openworld.suppression import suppress
 from detection.structures import BACKGROUND, FIRST_KNOWN, UNKNOWN, Detections, Regions
 from detection.training import fitting
 from detection.training.inference import image_batches
@@ -194,7 +193,7 @@ class Trained:
         if len(sure) and len(image.proposals):
             free = box_iou(image.proposals, sure).amax(dim=1) <= iou
         boxes, scores = image.proposals[free], image.objectness[free].sigmoid()
-        kept = suppress(boxes, torch.full((len(boxes),), UNKNOWN), scores, iou=iou)[:TOP]
+        kept = nms(boxes, scores, iou)[:TOP]
         return _unknown(boxes[kept], scores[kept])
 
     def _shapes(self) -> np.ndarray:

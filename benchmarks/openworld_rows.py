@@ -91,6 +91,7 @@ ROWS = {
     "cost_01": Row("cost in known mAP: .01", "part", "ours", ("--decision.cost=0.01",)),
     "cost_03": Row("cost in known mAP: .03", "part", "ours", ("--decision.cost=0.03",)),
     "prior_even": Row("prior: one half", "part", "ours", ("--decision.prior=0.5",)),
+    "apart": Row("known and unknown boxes apart", "part", "ours", ("--decision.sure=1", "--decision.doubtful=0")),
     "replay_none": Row("no replay", "part", "replay_none"),
     "backbone_ssl": Row("scene-pretrained backbone", "part", "backbone_ssl"),
     "few_random": Row("10 % of the labels, random backbone", "few", "few_random"),

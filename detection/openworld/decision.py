@@ -135,5 +135,6 @@ def kept(
     """Rows of an image's detections, by falling score: above the floor, not suppressed, among the strongest."""
     sides = boxes[:, 2:] - boxes[:, :2]
     rows = ((scores >= settings.score_floor) & (sides > _LEAST_SIDE).all(dim=1)).nonzero()[:, 0]
-    rows = rows[suppress(boxes[rows], labels[rows], scores[rows], iou=settings.nms, strongest_only=settings.per_image)]
+    across = {"iou": settings.nms, "sure": settings.sure, "doubtful": settings.doubtful}
+    rows = rows[suppress(boxes[rows], labels[rows], scores[rows], **across)]
     return rows[strongest(labels[rows], scores[rows], settings.per_image)]

@@ -195,7 +195,7 @@ class OpenWorldHead(nn.Module):
 
     @torch.no_grad()
     def decide(self, regions: list[Regions]) -> list[Detections]:
-        """What is found in each image: one decision a region, then one suppression across known and unknown.
+        """What is found in each image: one decision a region, then suppression, across known and unknown too.
 
         Boxes stay in pixels of the network's image. An image's detections depend on its own regions alone.
 

@@ -1,8 +1,8 @@
 """Settings of the open-world parts. Imports nothing heavy."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sslcore.settings import Count, Fraction, NonNegative, Positive, Settings, Whole
 
@@ -70,6 +70,16 @@ class DecisionSettings(Settings):
     score_floor: Fraction = 0.05
     """Detections below this score are dropped."""
     nms: Fraction = 0.5
-    """IoU above which the lower of two detections is suppressed."""
+    """IoU above which the lower of two detections of one label is suppressed."""
+    sure: Fraction = 0.7
+    """Known detections of at least this score suppress the unknown ones that they overlap by more than `nms`."""
+    doubtful: Fraction = 0.3
+    """Known detections below this score are suppressed by such unknown ones; 1 and 0: neither suppresses the other."""
     per_image: Count = 100
     """Most detections an image."""
+
+    @model_validator(mode="after")
+    def _sure_is_no_doubt(self) -> Self:
+        if self.doubtful > self.sure:
+            raise ValueError(f"doubtful must not be above sure ({self.doubtful:g} > {self.sure:g})")
+        return self
