@@ -3,7 +3,7 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, nms
 
 from detection.openworld.boxes import highest_iou
 from detection.structures import UNKNOWN
@@ -39,10 +39,13 @@ def suppress(
     """
     known, unknown = (labels != UNKNOWN).nonzero()[:, 0], (labels == UNKNOWN).nonzero()[:, 0]
     known = known[batched_nms(boxes[known], scores[known], labels[known], iou)]
-    unknown = unknown[highest_iou(boxes[unknown], boxes[known[scores[known] >= sure]]) <= iou]
-    unknown = unknown[batched_nms(boxes[unknown], scores[unknown], labels[unknown], iou)]
-    stays = (scores[known] >= doubtful) | (highest_iou(boxes[known], boxes[unknown]) <= iou)
-    rows = torch.cat([known[stays], unknown]).sort().values  # of equal scores the earlier is first
+    sure_ones = known[scores[known] >= sure]
+    unknown = unknown[highest_iou(boxes[unknown], boxes[sure_ones]) <= iou]
+    unknown = unknown[nms(boxes[unknown], scores[unknown], iou)]
+    is_doubtful = scores[known] < doubtful
+    doubted = known[is_doubtful]
+    doubted = doubted[highest_iou(boxes[doubted], boxes[unknown]) <= iou]
+    rows = torch.cat([known[~is_doubtful], doubted, unknown]).sort().values  # of equal scores the earlier is first
     return rows[scores[rows].sort(descending=True, stable=True).indices]
 
 
