@@ -204,18 +204,25 @@ class OpenWorldHead(nn.Module):
         """
         for number, image in enumerate(regions):
             self._check(image, number)
-        return [
-            detections_of(image, self.judge(image), self.scorer.energy(image.logits), self.decision)
-            for image in regions
-        ]
+        found = []
+        for image in regions:
+            energies, decided = self._judged(image)
+            found.append(detections_of(image, decided, energies, self.decision))
+        return found
 
     @torch.no_grad()
     def judge(self, image: Regions) -> Verdicts:
         """The decision on every region of an image, before suppression."""
+        return self._judged(image)[1]
+
+    def _judged(self, image: Regions) -> tuple[Float[Tensor, " p"], Verdicts]:
+        """Free energies of the regions, and the decision on them."""
         # Without the masked logits: where every known class has probability 0, these would be as good.
         logits = image.logits[:, : FIRST_KNOWN + len(self.known)]
-        energy = self.scorer.log_odds(self.scorer.evidence(logits)) if self.scorer.fitted else None
-        return verdicts(logits, image.objectness, energy, taught=self.taught)
+        energies, odds = self.scorer.energy(logits), None
+        if self.scorer.fitted:
+            odds = self.scorer.log_odds(energies if self.scorer.score == "energy" else self.scorer.evidence(logits))
+        return energies, verdicts(logits, image.objectness, odds, taught=self.taught)
 
     def _check(self, image: Regions, number: int) -> None:
         n, columns = len(image.proposals), 1 + self.classes
