@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import batched_nms, nms
 
-from detection.openworld.boxes import highest_iou
+from detection.openworld.boxes import iou as overlap
 from detection.structures import UNKNOWN
 
 
@@ -39,13 +39,13 @@ def suppress(
     """
     known, unknown = (labels != UNKNOWN).nonzero()[:, 0], (labels == UNKNOWN).nonzero()[:, 0]
     known = known[batched_nms(boxes[known], scores[known], labels[known], iou)]
-    sure_ones = known[scores[known] >= sure]
-    unknown = unknown[highest_iou(boxes[unknown], boxes[sure_ones]) <= iou]
-    unknown = unknown[nms(boxes[unknown], scores[unknown], iou)]
-    is_doubtful = scores[known] < doubtful
-    doubted = known[is_doubtful]
-    doubted = doubted[highest_iou(boxes[doubted], boxes[unknown]) <= iou]
-    rows = torch.cat([known[~is_doubtful], doubted, unknown]).sort().values  # of equal scores the earlier is first
+    if len(unknown):
+        claim, meets = scores[known], overlap(boxes[unknown], boxes[known]) > iou
+        free = (~(meets & (claim >= sure)).any(dim=1)).nonzero()[:, 0]
+        free = free[nms(boxes[unknown[free]], scores[unknown[free]], iou)]
+        stays = (claim >= doubtful) | ~meets[free].any(dim=0)
+        known, unknown = known[stays], unknown[free]
+    rows = torch.cat([known, unknown]).sort().values  # of equal scores the earlier is first
     return rows[scores[rows].sort(descending=True, stable=True).indices]
 
 
