@@ -74,12 +74,7 @@ def discover(
         tally, images, known=known, wanted=wanted, batch_size=batch_size, say=say, progress=progress
     )
     if not len(unknowns):
-        asked = wanted.posterior > 0
-        also = f" and a posterior of at least {wanted.posterior:g}" if asked else ""
-        raise DataError(
-            f"no unknown object was found with a score of at least {wanted.score:g}{also}; "
-            f"{tally.sentence(posterior=asked)}: ask for less, or give other pictures"
-        )
+        raise DataError(tally.why_nothing(wanted))
     grouping = group_embeddings(
         unknowns.embeddings, method=method, groups=groups, min_group=min_group, components=components, seed=seed
     )
@@ -106,12 +101,22 @@ class _Tally:
                 self._posterior = max(self._posterior, float(unknown.posteriors.nan_to_num().max()))
         return results
 
-    def sentence(self, *, posterior: bool) -> str:
+    def why_nothing(self, wanted: Wanted) -> str:
+        """What is to be said where nothing that was wanted was found."""
         if not self._count:
-            return "the detector calls nothing in them unknown"
+            return "no unknown object was found: the detector calls nothing in these pictures unknown; give others"
+        asked = wanted.posterior > 0
+        also = f" and a posterior of at least {wanted.posterior:g}" if asked else ""
+        nothing = f"no unknown object was found with a score of at least {wanted.score:g}{also}"
         called = f"of {self._count:,} detection{'s' * (self._count > 1)} called unknown"
-        also = f", the highest posterior {self._posterior:.2g}" if posterior else ""
-        return f"{called} the highest score is {self._score:.2g}{also}"
+        if self._score >= wanted.score and self._posterior >= wanted.posterior:
+            return (
+                f"{nothing} that is at least {wanted.min_side:g} pixels high and wide, {called}: give larger pictures"
+            )
+        highest = f", the highest posterior {self._posterior:.2g}" if asked else ""
+        return (
+            f"{nothing}; {called} the highest score is {self._score:.2g}{highest}: ask for less, or give other pictures"
+        )
 
 
 def write_discovery(folder: Path, unknowns: UnknownObjects, grouping: Grouping, *, command: str | None = None) -> None:

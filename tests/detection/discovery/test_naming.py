@@ -203,7 +203,7 @@ def test_names_already_typed_are_not_written_over(found, full):
 
 def test_nothing_found_leaves_no_folder(pictures, tmp_path):
     pictures.paint("a.png", ("blue", 5, 5, 30))
-    said = r"no unknown object was found with a score of at least 0\.3; the detector calls nothing in them unknown"
+    said = r"no unknown object was found: the detector calls nothing in these pictures unknown; give others"
     with pytest.raises(DataError, match=said):
         discover(pictures.predict, pictures.folder, tmp_path / "unknowns", wanted=Wanted(score=0.3))
     assert not (tmp_path / "unknowns").exists()
@@ -217,6 +217,9 @@ def test_what_was_asked_for_too_strictly_is_told(pictures, tmp_path):
     said = r"with a score of at least 0\.6; of 2 detections called unknown the highest score is 0\.5: ask for less"
     with pytest.raises(DataError, match=said):
         discover(pictures.predict, pictures.folder, tmp_path / "unknowns", wanted=Wanted(score=0.6))
+    said = r"that is at least 40 pixels high and wide, of 2 detections called unknown: give larger pictures"
+    with pytest.raises(DataError, match=said):
+        discover(pictures.predict, pictures.folder, tmp_path / "unknowns", wanted=Wanted(min_side=40))
 
 
 def test_one_object_can_be_named(pictures, tmp_path):
