@@ -221,8 +221,8 @@ class Chain:
         if not unknowns.per_image or (place.task == 1 and place.stage == "train"):
             return None
         if unknowns.compat == "ore":
-            return [torch.zeros(0, 4)] * len(images)  # nobody asks
-        # The detector as it is now, before it grows.
+            return [torch.zeros(0, 4)] * len(images)  # the original's choice does not look at them
+        # The detector as it is before the stage: of the task before, or in fine-tuning as training has left it.
         return previous_boxes(
             self._any_engine(), images, plan, self.layout, place, least=unknowns.previous,
             share=lambda count, look: self._share(f"{place.name}, what is known already", count, look),
