@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from detection.openworld.suppression import strongest
 from detection.structures import FIRST_KNOWN, UNKNOWN, Detections
 
 PALETTE = (
@@ -24,7 +25,9 @@ SMALL = 640
 """Pictures whose longer side is shorter are enlarged by a whole number, or no letter could be read in them."""
 
 Picture = Image.Image | npt.NDArray[np.uint8] | torch.Tensor
-_INK, _PAPER = "#101418", "#ffffff"
+_INK, _PAPER, _MARGIN = "#101418", "#ffffff", "#d5d9de"
+_STRIP = 8
+"""A picture so many times as long as it is wide gets a margin, or labels would cover it and one another."""
 
 
 class _Rect(NamedTuple):
@@ -32,6 +35,9 @@ class _Rect(NamedTuple):
     top: int
     right: int
     bottom: int
+
+    def moved(self, down: int) -> "_Rect":
+        return _Rect(self.left, self.top + down, self.right, self.bottom + down)
 
 
 class _Mark(NamedTuple):
@@ -65,8 +71,9 @@ def draw(
         detections: boxes in its pixels.
         names: of the label space: background, unknown, then the known classes.
         min_score: weaker detections are not drawn.
-        limit: most detections to draw, the strongest ones; None: all.
-        enlarge: small pictures are enlarged first (`SMALL`).
+        limit: most detections to draw, of which known and unknown ones have half a claim each (`strongest`), as their
+            scores are not of one kind; a label in a corner counts the others. None: all.
+        enlarge: small pictures are enlarged first (`SMALL`), and long strips get a margin for the labels.
 
     Returns:
         RGB.
@@ -78,13 +85,34 @@ def draw(
     factor = max(1, round(SMALL / max(picture.size))) if enlarge else 1
     if factor > 1:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
-    marks = _marks(detections.to("cpu"), names, picture.size, factor, min_score, limit)
-    canvas = _Canvas(picture)
+    found, left_out = _chosen(detections.to("cpu"), min_score, limit)
+    marks = _marks(found, names, picture.size, factor)
+    width, shorter = picture.width, min(picture.size)
+    if enlarge:
+        picture, down = _with_margin(picture)
+        marks = [mark._replace(box=mark.box.moved(down)) for mark in marks]
+    canvas = _Canvas(picture, shorter, beside=picture.width > width)
     for mark in reversed(marks):  # the strongest on top
         canvas.box(mark)
     for mark in marks:  # the strongest has the first choice of a place
         canvas.label(mark)
+    if left_out:
+        corner = _Rect(picture.width, picture.height, picture.width, picture.height)
+        canvas.label(_Mark(corner, f"{left_out:,} more not drawn", _PAPER))
     return picture
+
+
+def _with_margin(picture: Image.Image) -> tuple[Image.Image, int]:
+    """A long strip with room for labels, above and below it or on the right; and how far down it went."""
+    longer = max(picture.size)
+    if longer <= _STRIP * min(picture.size):
+        return picture, 0
+    wide = picture.width == longer
+    room = longer // 6 if wide else longer // 3  # letters stand one beside the other
+    size = (longer, picture.height + room) if wide else (picture.width + room, longer)
+    canvas, down = Image.new("RGB", size, _MARGIN), room // 2 if wide else 0
+    canvas.paste(picture, (0, down))
+    return canvas, down
 
 
 def as_picture(image: Picture) -> Image.Image:
@@ -108,17 +136,14 @@ def _describe(array: npt.NDArray[np.generic] | torch.Tensor) -> str:
     return f"{tuple(array.shape)} {str(array.dtype).removeprefix('torch.')}"
 
 
-def _marks(
-    detections: Detections,
-    names: Sequence[str],
-    size: tuple[int, int],
-    factor: int,
-    min_score: float,
-    limit: int | None,
-) -> list[_Mark]:
-    """What is to be drawn, the strongest first."""
-    order = detections.scores.argsort(descending=True, stable=True)
-    found = detections[order[detections.scores[order] >= min_score][:limit]]
+def _chosen(detections: Detections, min_score: float, limit: int | None) -> tuple[Detections, int]:
+    """What is to be drawn, the strongest first, and how many `limit` leaves out."""
+    strong = detections[detections.scores >= min_score]
+    chosen = strongest(strong.labels, strong.scores, len(strong) if limit is None else limit)
+    return strong[chosen], len(strong) - len(chosen)
+
+
+def _marks(found: Detections, names: Sequence[str], size: tuple[int, int], factor: int) -> list[_Mark]:
     marks = []
     values = (found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), found.posteriors.tolist())
     for box, label, score, posterior in zip(*values, strict=True):
@@ -149,17 +174,24 @@ def _share(value: float) -> str:
 
 
 class _Canvas:
-    """Draws on a picture with lines and letters that fit its size."""
+    """Draws on a picture with lines and letters that fit its size.
 
-    def __init__(self, picture: Image.Image) -> None:
+    Args:
+        shorter: side of the picture within its margin, which lines must not fill.
+        beside: labels stand on the right of their boxes, where there is a margin.
+    """
+
+    def __init__(self, picture: Image.Image, shorter: int, *, beside: bool) -> None:
         self.width, self.height = picture.size
+        self.beside = beside
         longer = max(picture.size)
-        self.line = max(2, round(longer / 220))
+        self.line = max(2, min(round(longer / 220), round(shorter / 10)))
         self.edge = max(1, round(self.line / 3))
         self.pad = max(3, round(longer / 220))
         self.font = _font(max(12, round(longer / 44)))
         self.pen = ImageDraw.Draw(picture)
         self.taken = np.zeros((self.height, self.width), dtype=np.bool_)  # where labels stand
+        self.crowded = self.width + 1  # for labels so wide no place is left anywhere
 
     def box(self, mark: _Mark) -> None:
         """An outline between two dark edges, which part it from a background like it; dashed for the unknown."""
@@ -193,8 +225,27 @@ class _Canvas:
         return round(-top), round(bottom)
 
     def _place(self, box: _Rect, width: int, height: int) -> _Rect:
-        places = [self._inside(x, y, width, height) for x, y in _corners(box, width, height)]
-        return next((p for p in places if not self.taken[p.top : p.bottom, p.left : p.right].any()), places[0])
+        first = [(box.right + 1 + self.pad, box.top)] if self.beside else []
+        places = [self._inside(x, y, width, height) for x, y in (*first, *_corners(box, width, height))]
+        free = next((place for place in places if self._free(place)), None)
+        return free or self._nearest(places[0]) or places[0]
+
+    def _nearest(self, wanted: _Rect) -> _Rect | None:
+        """The free place of that size that is least far away; None if all are taken."""
+        width, height = wanted.right - wanted.left, wanted.bottom - wanted.top
+        if width >= self.crowded:
+            return None
+        rows = range(wanted.top % height, self.height - height + 1, height)
+        columns = range(wanted.left % width, self.width - width + 1, width)
+        grid = [_Rect(x, y, x + width, y + height) for y in rows for x in columns]
+        grid.sort(key=lambda place: abs(place.left - wanted.left) + abs(place.top - wanted.top))
+        found = next((place for place in grid if self._free(place)), None)
+        if found is None:
+            self.crowded = width
+        return found
+
+    def _free(self, place: _Rect) -> bool:
+        return not self.taken[place.top : place.bottom, place.left : place.right].any()
 
     def _inside(self, x: int, y: int, width: int, height: int) -> _Rect:
         x = min(max(x, 0), max(0, self.width - width))

@@ -98,6 +98,54 @@ def test_weak_ones_are_left_out_and_the_strongest_are_kept():
     assert drawn(limit=1) == [False, True, False]
 
 
+def test_known_and_unknown_boxes_share_the_limit_and_the_others_are_counted():
+    """Scores of unknown boxes are of another kind: were they ranked together, no known box would be seen."""
+    unknown = [([10 + 60 * i, 400, 50 + 60 * i, 440], UNKNOWN, 0.9, 0.8) for i in range(10)]
+    known = [([10 + 60 * i, 100, 50 + 60 * i, 140], 2, 0.4, 0.1) for i in range(3)]
+    picture = np.asarray(draw(plain(700, 700), detections(*unknown, *known), NAMES, limit=6))
+
+    def seen(x, y):
+        return bool((picture[y : y + 40, x : x + 40] != 128).any())
+
+    assert [seen(10 + 60 * i, 100) for i in range(3)] == [True, True, True]
+    assert [seen(10 + 60 * i, 400) for i in range(5)] == [True, True, True, False, False]
+    corner = picture[640:, 500:]
+    assert (corner == 255).all(axis=2).mean() > 0.1  # a label that says how many more there are
+    few = np.asarray(draw(plain(700, 700), detections(*known), NAMES, limit=6))
+    assert (few[640:, 500:] == 128).all()
+
+
+@pytest.mark.parametrize("size", [(4000, 20), (20, 4000), (160, 4), (700, 3)])
+def test_long_strips_get_a_margin_in_which_labels_hide_neither_the_strip_nor_each_other(size):
+    length, wide = max(size), size[0] > size[1]
+    spans = [(0.02 * length, 0.25 * length), (0.04 * length, 0.22 * length)]
+    boxes = [[a, 0, b, size[1]] if wide else [0, a, size[0], b] for a, b in spans]
+    found = detections((boxes[0], 2, 0.9, 0), (boxes[1], 3, 0.8, 0))
+    picture = draw(plain(*size), found, NAMES)
+    factor = max(picture.size) // length
+    assert min(picture.size) > max(picture.size) / 8
+    shown = np.asarray(picture)
+    down = (picture.height - size[1] * factor) // 2 if wide else 0
+    strip = shown[down : down + size[1] * factor, : size[0] * factor]
+    margin = shown.copy()
+    margin[down : down + size[1] * factor, : size[0] * factor] = 0
+    for label in (2, 3):
+        written = (margin == rgb(colour(label))).all(axis=2).sum()
+        assert written > (max(picture.size) / 44) ** 2  # more than a letter's square
+    assert (strip == 128).all(axis=2).mean() > (0.5 if min(size) * factor >= 16 else 0)  # the strip can be seen
+    assert draw(plain(*size), found, NAMES, enlarge=False).size == size
+
+
+def test_labels_of_boxes_in_one_place_all_find_room():
+    def ink(count):
+        rows = [([0, 0, 1, 1], 2 + i % 2, 0.9 - 0.01 * i, 0) for i in range(count)]
+        shown = np.asarray(draw(plain(1, 1), detections(*rows), NAMES))
+        return int(sum((shown == rgb(colour(label))).all(axis=2).sum() for label in (2, 3)))
+
+    one = ink(2) - ink(1)  # a label; the outlines lie one over the other
+    assert ink(20) > 12 * one
+
+
 def test_labels_do_not_hide_each_other():
     # Two boxes with the same upper left corner: the second label goes elsewhere, so more is covered than by one.
     def ink(*rows):
