@@ -138,12 +138,11 @@ def test_long_strips_get_a_margin_in_which_labels_hide_neither_the_strip_nor_eac
 
 def test_labels_of_boxes_in_one_place_all_find_room():
     def ink(count):
-        rows = [([0, 0, 1, 1], 2 + i % 2, 0.9 - 0.01 * i, 0) for i in range(count)]
-        shown = np.asarray(draw(plain(1, 1), detections(*rows), NAMES))
-        return int(sum((shown == rgb(colour(label))).all(axis=2).sum() for label in (2, 3)))
+        rows = [([0, 0, 1, 1], 2, 0.9 - 0.01 * i, 0) for i in range(count)]
+        return int((np.asarray(draw(plain(1, 1), detections(*rows), NAMES)) == rgb(colour(2))).all(axis=2).sum())
 
-    one = ink(2) - ink(1)  # a label; the outlines lie one over the other
-    assert ink(20) > 12 * one
+    one = ink(2) - ink(1)  # of a label, less the outline behind it
+    assert ink(20) - ink(1) > 15 * one
 
 
 def test_labels_do_not_hide_each_other():
