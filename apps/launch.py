@@ -6,6 +6,7 @@ here. Nothing heavy is imported.
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from apps.schema import listing
 from sslcore.errors import ConfigError
 
 Schema = TypeVar("Schema", bound=BaseModel)
+
+SHOWN = 4  # unfinished runs that are named
 
 
 @dataclass(frozen=True)
@@ -141,12 +144,10 @@ def _resolve(
         refuse_other_kind(training, Path(place))
     if args.recipe is None and not place:
         known = ", ".join(shipped(training.folder))
-        raise ConfigError(
-            *(
-                unknown_options(pairs, training.schema, names)
-                or [f"command line: RECIPE is missing: a YAML file, or one of {known}"]
-            )
-        )
+        missing = f"command line: RECIPE is missing: a YAML file, or one of {known}"
+        if resume:
+            missing = f"command line: --resume  names no run: {_which_run(training)}"
+        raise ConfigError(*(unknown_options(pairs, training.schema, names) or [missing]))
     recipe = args.recipe or str(Path(place) / "recipe.yaml")
     loaded = load(recipe, pairs, training.schema, folder=training.folder, also=names)
     name = training.run_name(loaded.name, loaded.recipe)
@@ -154,9 +155,22 @@ def _resolve(
         return loaded, Path(args.run) if args.run else run_names.next_free(name), False
     run_dir = Path(place) if place else run_names.newest(name)
     if run_dir is None:
-        raise ConfigError(f"command line: --resume  there is no run {run_names.RUNS / name}-1 to continue; name one")
-    check_unchanged(training, loaded, run_dir)
+        raise ConfigError(
+            f"command line: --resume  there is no run {run_names.RUNS / name}-1 to continue; {_which_run(training)}"
+        )
+    check_unchanged(training, loaded, run_dir, recipe_given=args.recipe is not None)
     return loaded, run_dir, True
+
+
+def _which_run(training: Training[Any]) -> str:
+    """How to name the run to continue, and which there are."""
+    runs = run_names.unfinished(lambda run: run_kind(run) == training.folder)
+    if not runs:
+        return f"give the directory of one, {training.command} --resume RUN (in {run_names.RUNS} none is unfinished)"
+    others = ", ".join(map(str, runs[1:SHOWN]))
+    more = f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else ""
+    also = f"; also unfinished: {others}{more}" if others else ""
+    return f"give the directory of one, {training.command} --resume {shlex.quote(str(runs[0]))}{also}"
 
 
 def _is_recipe(training: Training[Any], word: str) -> bool:
@@ -188,19 +202,34 @@ def run_kind(run_dir: Path) -> str | None:
     return next((kind for key, kind in of.items() if re.search(rf"^{key}:", recipe, re.MULTILINE)), None)
 
 
-def check_unchanged(training: Training[Any], loaded: Loaded[Any], run_dir: Path) -> None:
-    """A continued run keeps what determines its weights; else it would be neither the old run nor a new one."""
+def check_unchanged(training: Training[Any], loaded: Loaded[Any], run_dir: Path, *, recipe_given: bool) -> None:
+    """A continued run keeps what determines its weights; else it would be neither the old run nor a new one.
+
+    Args:
+        recipe_given: `loaded` is of a recipe that was named beside the run, and not the run's own.
+    """
     begun = load(str(run_dir / "recipe.yaml"), [], training.schema, folder=training.folder)
     saved, wanted = flat(begun.recipe.model_dump(mode="json")), flat(loaded.recipe.model_dump(mode="json"))
     changed = [k for k in {**saved, **wanted} if saved.get(k) != wanted.get(k) and k not in training.may_change]
-    if changed:
-        raise ConfigError(
-            *(
-                f"{loaded.where(key)}  {key} is {_shown(wanted.get(key))}, but {run_dir} was begun with "
-                f"{_shown(saved.get(key))}: leave it as it was, or begin a new run (without --resume)"
-                for key in changed
-            )
+    said = {
+        key: f"{loaded.where(key)}  {key} is {_shown(wanted.get(key))}, but {run_dir} was begun with "
+        f"{_shown(saved.get(key))}"
+        for key in changed
+    }
+    of_recipe = [key for key in changed if recipe_given and not loaded.where(key).startswith("command line:")]
+    problems = [
+        f"{words}: leave it as it was, or begin a new run (without --resume)"
+        for key, words in said.items()
+        if key not in of_recipe
+    ]
+    if of_recipe:
+        differ = "" if len(of_recipe) == 1 else f" (and {len(of_recipe) - 1} more of its settings differ)"
+        problems.append(
+            f"{said[of_recipe[0]]}{differ}: leave the recipe out, as the run has its own ({training.command} --resume "
+            f"{shlex.quote(str(run_dir))}), or begin a new run (without --resume)"
         )
+    if problems:
+        raise ConfigError(*problems)
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:

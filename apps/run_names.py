@@ -1,6 +1,8 @@
 """Names of run directories: numbered so that nothing is ever overwritten."""
 
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from sslcore.errors import ConfigError
@@ -36,6 +38,21 @@ def next_free(name: str, parent: Path = RUNS) -> Path:
 def newest(name: str, parent: Path = RUNS) -> Path | None:
     """The directory of that name with the highest number."""
     return next(reversed(numbered(name, parent).values()), None)
+
+
+def unfinished(is_one: Callable[[Path], bool], parent: Path = RUNS) -> list[Path]:
+    """Runs that were begun and did not come to their end, the newest first; `is_one` says which directories count."""
+    if not parent.is_dir():
+        return []
+    runs = [run for run in parent.iterdir() if (run / "recipe.yaml").is_file() and is_one(run) and not _finished(run)]
+    return sorted(runs, key=lambda run: (run / "recipe.yaml").stat().st_mtime, reverse=True)
+
+
+def _finished(run: Path) -> bool:
+    try:
+        return bool(json.loads((run / "run.json").read_text(encoding="utf-8"))["status"] == "finished")
+    except (OSError, ValueError, LookupError, TypeError):
+        return False  # nobody knows; whoever resumes it is told what is wrong with it
 
 
 def of_next_task(run_dir: Path, task: int) -> Path:

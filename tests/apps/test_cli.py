@@ -223,7 +223,17 @@ def test_a_hostile_recipe_imports_and_executes_nothing(tmp_path):
         ),
         (
             "pretrain folder_cpu --resume --data.path pictures",
-            ["command line: --resume  there is no run runs/folder_cpu-simclr-1 to continue; name one"],
+            [
+                "command line: --resume  there is no run runs/folder_cpu-simclr-1 to continue; give the directory of "
+                "one, surnia pretrain --resume RUN (in runs none is unfinished)"
+            ],
+        ),
+        (
+            "pretrain --resume",
+            [
+                "command line: --resume  names no run: give the directory of one, surnia pretrain --resume RUN (in "
+                "runs none is unfinished)"
+            ],
         ),
         ("pretrain --resume pictures", ["pictures/recipe.yaml  does not exist"]),
     ],
@@ -501,6 +511,52 @@ def test_a_continued_run_keeps_what_determines_its_weights(surnia, trained, begu
         f"command line: --epochs  epochs is 99, but {begun} was begun with 30: leave it as it was, or begin a new run "
         "(without --resume)",
     ]
+    assert not trained
+
+
+def test_a_recipe_beside_a_run_that_was_begun_with_another(surnia, trained, begun, tmp_path):
+    """Nobody can change a shipped recipe: the remedy is to leave it out. One option is of the command line, though."""
+    line = ["folder_cpu", "--data.path", "pictures", "--resume", begun]
+    assert surnia("pretrain", *line)[0] == 0  # it is the same as the run's
+    recipe = tmp_path / begun / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("epochs: 30", "epochs: 7").replace("batch_size: 256", "batch_size: 8"))
+    code, _, err = surnia("pretrain", *line, "--seed", "5")
+    assert code == 2
+    option, of_recipe = err.splitlines()
+    assert option == (
+        f"command line: --seed  seed is 5, but {begun} was begun with 0: leave it as it was, or begin a new run "
+        "(without --resume)"
+    )
+    assert of_recipe.startswith("folder_cpu.yaml:")
+    assert of_recipe.endswith(
+        f"  epochs is 30, but {begun} was begun with 7 (and 1 more of its settings differ): leave the recipe out, as "
+        f"the run has its own (surnia pretrain --resume {begun}), or begin a new run (without --resume)"
+    )
+    trained.clear()
+    assert surnia("pretrain", "--resume", begun)[0] == 0  # the remedy works
+    ((recipe,), _) = trained[0]
+    assert (recipe.epochs, recipe.batch_size) == (7, 8)
+
+
+def test_resume_without_a_run_names_those_that_there_are(surnia, trained, begun, tmp_path):
+    code, _, err = surnia("pretrain", "--resume")
+    assert code == 2
+    assert err == (
+        f"command line: --resume  names no run: give the directory of one, surnia pretrain --resume {begun}\n"
+    )
+    text = (tmp_path / begun / "recipe.yaml").read_text()
+    for number in range(2, 8):
+        run = tmp_path / "runs" / f"r-{number}"
+        run.mkdir()
+        (run / "recipe.yaml").write_text(text if number != 5 else "unknowns: {}\n")  # r-5 is a detector's
+        (run / "run.json").write_text('{"status": "finished"}' if number == 6 else '{"status": "stopped"}')
+        os.utime(run / "recipe.yaml", (2e9 + number, 2e9 + number))
+    _, _, err = surnia("pretrain", "--resume")
+    assert err.endswith("surnia pretrain --resume runs/r-7; also unfinished: runs/r-4, runs/r-3, runs/r-2 and 1 more\n")
+    _, _, err = surnia("pretrain", "--resume", "--data.path", "pictures")
+    assert "names no run" in err
+    _, _, err = surnia("pretrain", "--resume", "--optimizr.lr", "1")
+    assert "did you mean '--optimizer.lr'" in err
     assert not trained
 
 

@@ -118,6 +118,14 @@ def test_resume_is_train_with_resume(surnia, calls, tmp_path):
     assert given["resume"] and str(given["run_dir"]) == "runs/mine"
 
 
+def test_train_resume_without_a_run_names_one(surnia, calls, tmp_path):
+    begun(tmp_path / "runs" / "mine")
+    begun(tmp_path / "runs" / "det", "unknowns: {per_image: 2}\n")
+    said = "command line: --resume  names no run: give the directory of one, surnia control train --resume runs/mine\n"
+    assert surnia("control", "train", "--resume") == (2, "", said)
+    assert not calls
+
+
 def test_what_was_learned_with_cannot_change(surnia, calls, tmp_path):
     begun(tmp_path / "mine")
     code, _, err = surnia("control", "resume", "mine", "--agent.gamma", "0.9")

@@ -455,6 +455,11 @@ def test_a_continued_run_keeps_what_determines_its_weights(surnia, calls, tmp_pa
         "command line: --first.steps  first.steps is 3, but runs/openscenes_small-1 was begun with 1200: leave it as "
         "it was, or begin a new run (without --resume)\n"
     )
+    changed = (run / "recipe.yaml").read_text().replace("steps: 1200", "steps: 9")
+    (run / "recipe.yaml").write_text(changed)
+    code, _, err = surnia("detect", "train", "openscenes_small", "--resume", "runs/openscenes_small-1")
+    assert code == 2
+    assert "surnia detect train --resume runs/openscenes_small-1), or begin" in err
     # More tasks, and where things are computed, may be changed.
     assert surnia("detect", "train", "--resume", "runs/openscenes_small-1", "--tasks", "4", "--threads", "1")[0] == 0
     _, (recipe,), given = calls[0]
