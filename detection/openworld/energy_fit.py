@@ -19,6 +19,11 @@ _MARGIN = 0.1  # of the range of all samples, which the grid reaches beyond them
 _FAR = 10  # times the range from the 5th to the 95th percentile: where outliers begin
 _FLOOR = 1e-3  # share of a uniform density mixed into both, so that their ratio is bounded where neither has samples
 _TOO_FEW_KNOWN, _TOO_FEW_UNKNOWN = 0.05, 0.95  # quantile of the other sample at which the fallback's threshold lies
+_EVIDENCE: dict[Score, str] = {
+    "energy": "energy",
+    "max_probability": "-log of the greatest known probability",
+    "foreground": "-log of 1 - p(background)",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +96,9 @@ def fit_densities(known: Values, unknown: Values, *, score: Score, temperature: 
     auroc = _auroc(known, unknown)
     if kind == "densities" and auroc is not None and auroc < 0.5:
         sentences.append(
-            f"unknown regions do not have a higher {score} than known ones (AUROC {auroc:.2f}): it says hardly "
-            "anything, and the classifier's unknown logit decides all but alone"
+            f"unknown regions do not have a higher {_EVIDENCE[score]} than known ones (AUROC {auroc:.2f}, and 0.5 is "
+            "chance), so it hardly counts: what is unknown is decided by the classifier's unknown logit and the prior; "
+            "a new run with more training steps, or with another decision.score, may tell them apart better"
         )
     return FitReport(
         kind=kind,

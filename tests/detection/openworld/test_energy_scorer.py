@@ -146,8 +146,20 @@ def test_very_confident_known_regions_stay_known(case):
 
 def test_energies_the_wrong_way_round_say_nothing_and_the_report_says_so():
     scorer = fitted(*CASES["the wrong way round"])
-    assert "do not have a higher energy than known ones" in scorer.report.sentences[-1]
+    said = scorer.report.sentences[-1]
+    assert "do not have a higher energy than known ones (AUROC 0." in said and "hardly counts" in said
+    assert "decided by the classifier's unknown logit and the prior; a new run with more training steps, or" in said
     torch.testing.assert_close(scorer.log_odds(torch.tensor([-9.0, 0, 9])), torch.zeros(3), atol=0.04, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("score", "named"),
+    [("max_probability", "-log of the greatest known probability"), ("foreground", "-log of 1 - p(background)")],
+)
+def test_the_evidence_is_named_as_what_it_is(score, named):
+    scorer = EnergyScorer(score=score)
+    scorer.fit(*CASES["the wrong way round"], source="here")
+    assert f"do not have a higher {named} than known ones" in scorer.report.sentences[-1]
 
 
 def test_monotone_ratios_pool_masses():
