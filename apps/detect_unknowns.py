@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
             say=lambda sentence: print(sentence, file=sys.stderr),
             progress=lambda done, total: bar.update(shown, completed=done, total=total),
         )
-    console, groups = Console(soft_wrap=True, highlight=False, markup=False), found.grouping.groups
-    console.print(f"{len(found.unknowns):,} unknown objects in {len(groups)} groups: {args.out}")
+    console, count = Console(soft_wrap=True, highlight=False, markup=False), len(found.unknowns)
+    console.print(f"{count:,} unknown object{'s' * (count != 1)} in {found.grouping.counted()}: {args.out}")
     console.print(f"Next:\n  look at {found.index}\n  type names into {found.names}\n  {learn}")
     return 0

@@ -50,6 +50,24 @@ class Grouping:
     notes: tuple[str, ...] = ()
 
     @property
+    def kinds(self) -> tuple[Group, ...]:
+        """The groups without the rest, which is none."""
+        return tuple(group for group in self.groups if group.number != REST)
+
+    @property
+    def rest(self) -> Group | None:
+        """What fits no group; None if all fits one."""
+        return next((group for group in self.groups if group.number == REST), None)
+
+    def counted(self) -> str:
+        """How many groups there are and how much is left over, as "4 groups and a rest of 12 that fit none"."""
+        kinds = count_groups(len(self.kinds))
+        if self.rest is None:
+            return kinds
+        rest = f"a rest of {len(self.rest):,} that {'fits' if len(self.rest) == 1 else 'fit'} none"
+        return f"{kinds} and {rest}" if self.kinds else rest.replace("none", "no group")
+
+    @property
     def fingerprint(self) -> str:
         """Changes with any group: ties a file of names to the groups it was written for."""
         return hashlib.sha256(json.dumps(self._plain()).encode()).hexdigest()[:12]
@@ -96,6 +114,11 @@ class Grouping:
                 f"the groups in {show_path(path)} are not those of the {objects} objects beside it; group anew"
             )
         return cls(groups, notes)
+
+
+def count_groups(number: int) -> str:
+    """ "1 group", "4 groups"."""
+    return "1 group" if number == 1 else f"{number} groups"
 
 
 def group_embeddings(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from detection.data.annotations import Indices
-from detection.discovery.grouping import REST, Group, Grouping
+from detection.discovery.grouping import REST, Group, Grouping, count_groups
 from detection.discovery.records import UnknownObjects
 from detection.discovery.sheets import Sheet, sheet_names
 from detection.task_file import MAX_NAME, RESERVED
@@ -24,7 +24,7 @@ _KEYS = ("collection", "groups")
 _GROUP_KEYS = ("group", "sheet", "size", "name", "leave_out")
 
 _TOP = """\
-# What are these? {count} of unknown objects: look at index.html, or at the sheets.
+# What are these? Unknown objects in {count}: look at index.html, or at the sheets.
 #
 #   name       what the objects of a group are. Leave it empty if they are no object, or nothing worth learning.
 #              Groups of the same name become one class.
@@ -59,10 +59,8 @@ def write_names(
     Raises:
         CheckpointError: it cannot be written.
     """
-    number = sum(group.number != REST for group in grouping.groups)
     after = f"# Then run: {command}\n#" if command else "#"
-    count = f"{number} group" if number == 1 else f"{number} groups"
-    text = _TOP.format(count=count, after=after, collection=grouping.fingerprint)
+    text = _TOP.format(count=grouping.counted(), after=after, collection=grouping.fingerprint)
     for group in grouping.groups:
         about = "  # these fit no group; name them only if all that are not left out are of one kind"
         text += "\n" + _ENTRY.format(
@@ -128,7 +126,7 @@ def read_names(
     group_of = np.zeros(len(unknowns), dtype=np.int64)
     for group in grouping.groups:
         group_of[group.members] = group.number
-    return Named(unknowns, members, group_of, tuple(reading.notes(len(grouping.groups))))
+    return Named(unknowns, members, group_of, tuple(reading.notes(grouping)))
 
 
 def _source(path: Path) -> Source:
@@ -159,7 +157,13 @@ class _Reading:
         if not isinstance(values, dict) or not isinstance(values.get("groups"), list):
             raise ConfigError(f"{self.shown}  is no file of names: it needs a list of groups")
         self._unknown_keys(values, _KEYS, ())
-        if self.source.text_at.get(("collection",)) != grouping.fingerprint:
+        if values.get("collection") is None:
+            self.problems.append(
+                f"{self.shown}  the line that ties the names to their groups is missing: put back  collection: "
+                f'"{grouping.fingerprint}"  above the groups if the file was written for those beside it, else run '
+                f"surnia detect unknowns again and type the names into its {NAMES}"
+            )
+        elif self.source.text_at.get(("collection",)) != grouping.fingerprint:
             raise DataError(
                 f"{self.source.where(('collection',))}  these names were written for other groups than those beside "
                 f"the file; put it back beside its own, or type the names into {NAMES} anew"
@@ -171,18 +175,23 @@ class _Reading:
             if group is not None:
                 self._entry(entry, ("groups", i), group, known, canonical)
 
-    def notes(self, groups: int) -> list[str]:
+    def notes(self, grouping: Grouping) -> list[str]:
         """What was understood, in sentences."""
         said = [
-            f"groups {_listed([group.number for group, _ in parts])} are both '{name}'"
-            if len(parts) == 2
-            else f"groups {_listed([group.number for group, _ in parts])} are all '{name}'"
+            f"{_groups([group.number for group, _ in parts])} are {'both' if len(parts) == 2 else 'all'} '{name}'"
             for name, parts in self.classes.items()
             if len(parts) > 1
         ]
-        unnamed = groups - sum(len(parts) for parts in self.classes.values())
-        if unnamed:
-            said.append(f"{unnamed} of {groups} groups have no name and are not learned")
+        named = {group.number for parts in self.classes.values() for group, _ in parts}
+        kinds, rest = grouping.kinds, grouping.rest
+        unnamed = sum(group.number not in named for group in kinds)
+        without = [f"{unnamed} of {count_groups(len(kinds))}"] if unnamed else []
+        if rest is not None and REST not in named:
+            without.append("the rest, which fits no group,")
+        if without:
+            plural = unnamed > 1 or len(without) > 1
+            have, are = ("have", "are") if plural else ("has", "is")
+            said.append(f"{' and '.join(without)} {have} no name and {are} not learned")
         return said
 
     def _group(self, entry: Any, keys: Keys, groups: Mapping[int, Group], seen: dict[int, str]) -> Group | None:
@@ -192,8 +201,7 @@ class _Reading:
         self._unknown_keys(entry, _GROUP_KEYS, keys)
         number, at = entry.get("group"), (*keys, "group")
         if type(number) is not int or number not in groups:
-            exist = _listed(sorted(groups)) if len(groups) < 8 else f"{min(groups)} to {max(groups)}"
-            self._say(at, f"there is no group {_shown(number)}; there are {exist}" if groups else "there are no groups")
+            self._say(at, f"there is no group {_shown(number)}; there {_existing(sorted(groups))}")
             return None
         if number in seen:
             self._say(at, f"group {number} is there twice; the first stands at {seen[number]}")
@@ -273,9 +281,22 @@ def _taken(name: str) -> str:
     )
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    words = [str(number) for number in numbers]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+def _listed(words: Sequence[str]) -> str:
+    return "".join(words) if len(words) < 2 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _groups(numbers: Sequence[int]) -> str:
+    """The groups of these numbers; the rest is no group of its own."""
+    kinds = [str(number) for number in numbers if number != REST]
+    listed = [*kinds, "the rest"] if REST in numbers else kinds
+    return f"{'group' if len(kinds) == 1 else 'groups'} {_listed(listed)}"
+
+
+def _existing(numbers: Sequence[int]) -> str:
+    kinds = [number for number in numbers if number != REST]
+    listed = _listed([str(number) for number in kinds]) if len(kinds) < 8 else f"{kinds[0]} to {kinds[-1]}"
+    rest = [f"{REST}, the rest that fits no group"] if REST in numbers else []
+    return f"{'is' if len(numbers) == 1 else 'are'} {' and '.join([listed] * bool(kinds) + rest) or 'none'}"
 
 
 def _shown(value: Any) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,19 @@ class SourceImage:
     height: int
 
 
+@dataclass(frozen=True)
+class FoundBy:
+    """The detector that found unknown objects.
+
+    Attributes:
+        path: where it lay.
+        weights: SHA-256 (hexadecimal) of its weights: what it is, wherever it is copied to.
+    """
+
+    path: str
+    weights: str
+
+
 @dataclass(frozen=True, eq=False)
 class UnknownObjects:
     """Unknown objects of a collection of pictures, by picture and falling score.
@@ -64,6 +77,8 @@ class UnknownObjects:
         boxes: (n, 4) left, top, right, bottom, in pixels, inside the picture.
         scores, posteriors, energies: (n,) as the detector gave them; NaN where it gave none.
         embeddings: (n, d) float32.
+        found_by: the detector; None if that was not noted.
+        collected_in: the root when they were collected, if it is another one now.
     """
 
     root: Path
@@ -75,6 +90,8 @@ class UnknownObjects:
     posteriors: Values
     energies: Values
     embeddings: npt.NDArray[np.float32]
+    found_by: FoundBy | None = None
+    collected_in: Path | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -87,19 +104,42 @@ class UnknownObjects:
         """The picture an object was found in."""
         return self.images[int(self.box_image[thing])]
 
-    def changed(self, images: Iterable[int]) -> list[str]:
-        """One sentence for each of these pictures that is no longer the file that was looked at."""
-        return [problem for i in images if (problem := self._change(i)) is not None]
+    def changed(self, images: Collection[int]) -> list[str]:
+        """What is wrong with these pictures, those with named objects: a sentence for all that are gone, one for all
+        that are no longer the files that were looked at, one for all that cannot be read."""
+        gone, other, unreadable = list[int](), list[int](), list[str]()
+        for i in images:
+            try:
+                if not self.path(i).exists():
+                    gone.append(i)
+                elif file_hash(self.path(i))[0] != self.images[i].sha256:
+                    other.append(i)
+            except (DataError, OSError) as error:
+                unreadable.append(str(error))
+        said = [self._gone(gone, len(images))] if gone else []
+        if other:
+            remedy = "collect anew" if self.collected_in is None else "give the folder of the originals with --images"
+            said.append(
+                f"{_so_many(len(other), len(images), 'is not the file', 'are not the files')} that objects were found "
+                f"in, as {show_path(self.path(other[0]))}: put back the originals, or {remedy}"
+            )
+        if unreadable:
+            count = f" ({len(unreadable)} of {len(images)} pictures are so)" if len(images) > 1 else ""
+            said.append(f"{unreadable[0]}{count}")
+        return said
 
-    def _change(self, image: int) -> str | None:
-        shown = show_path(self.path(image))
-        try:
-            found, _ = file_hash(self.path(image))
-        except DataError as error:
-            return f"{error}"
-        if found != self.images[image].sha256:
-            return f"{shown} is not the picture that the object was found in: the file has changed; collect anew"
-        return None
+    def _gone(self, images: Sequence[int], of: int) -> str:
+        shown, example = show_path(self.root), show_path(self.images[images[0]].file)
+        count = _so_many(len(images), of, "is", "are")
+        if self.collected_in is None:
+            return (
+                f"{count} not in {shown}, as {example}: put {'it' if len(images) == 1 else 'them'} back, or say where "
+                "the pictures are now with --images FOLDER"
+            )
+        return (
+            f"{count} not in {shown}, which --images names, as {example}: give the folder that has now what was in "
+            f"{show_path(self.collected_in)}"
+        )
 
     def save(self, folder: Path) -> None:
         """Write both files into a folder.
@@ -107,7 +147,9 @@ class UnknownObjects:
         Raises:
             CheckpointError: they cannot be written.
         """
-        head = {"schema": SCHEMA, "root": os.fspath(self.root), "known": list(self.known)}
+        head: dict[str, Any] = {"schema": SCHEMA, "root": os.fspath(self.root), "known": list(self.known)}
+        if self.found_by is not None:
+            head["found_by"] = asdict(self.found_by)
         rows = zip(self.box_image.tolist(), self.boxes.tolist(), self.scores, self.posteriors, self.energies)
         things = [
             {"image": i, "box": box, "score": _or_none(s), "posterior": _or_none(p), "energy": _or_none(e)}
@@ -146,8 +188,8 @@ class UnknownObjects:
                 f"{show_path(Path(folder) / EMBEDDINGS)} does not hold one embedding for each of the "
                 f"{len(found)} objects in {RECORDS}; collect anew"
             )
-        moved = found.root if root is None else Path(root)
-        return replace(found, embeddings=embeddings.float().numpy(), root=moved)
+        found = replace(found, embeddings=embeddings.float().numpy())
+        return found if root is None else replace(found, root=Path(root), collected_in=found.root)
 
     @classmethod
     def _from_json(cls, value: Any) -> "UnknownObjects":
@@ -175,6 +217,7 @@ class UnknownObjects:
             posteriors=column("posterior"),
             energies=column("energy"),
             embeddings=np.zeros((len(things), 0), dtype=np.float32),
+            found_by=FoundBy(**value["found_by"]) if "found_by" in value else None,
         )
 
 
@@ -196,6 +239,13 @@ def read_json(path: Path, *, remedy: str, error: type[SurniaError] = DataError) 
     if type(value) is not dict:
         raise error(f"{show_path(path)} does not hold a JSON object; {remedy}")
     return value
+
+
+def _so_many(count: int, of: int, singular: str, plural: str) -> str:
+    """ "3 of 8 pictures with named objects are", with the verb that fits."""
+    if of == 1:
+        return f"the only picture with named objects {singular}"
+    return f"{count:,} of {of:,} pictures with named objects {singular if count == 1 else plural}"
 
 
 def _check_inside(file: str) -> None:

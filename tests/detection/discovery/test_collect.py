@@ -167,16 +167,53 @@ def test_pictures_may_have_moved_together(full, tmp_path):
     moved = full.folder.rename(tmp_path / "elsewhere")
     back = UnknownObjects.load(tmp_path, root=moved)
     assert back.changed(range(len(back.images))) == []
-    assert len(UnknownObjects.load(tmp_path).changed([0, 1])) == 2
 
 
-def test_changed_and_removed_pictures_are_named(full, tmp_path):
+def test_moved_pictures_are_one_sentence_that_names_the_option(full, tmp_path):
+    collect_unknowns(full.predict, full.folder).save(tmp_path)
+    moved = full.folder.rename(tmp_path / "elsewhere")
+    (said,) = UnknownObjects.load(tmp_path).changed([0, 1, 2])
+    assert said == (
+        f"3 of 3 pictures with named objects are not in {full.folder}, as 0.png: put them back, or say where the "
+        "pictures are now with --images FOLDER"
+    )
+    (moved / "0.png").rename(moved / "one.png")
+    (said,) = UnknownObjects.load(tmp_path, root=moved).changed([0, 1])
+    assert said == (
+        f"1 of 2 pictures with named objects is not in {moved}, which --images names, as 0.png: give the folder that "
+        f"has now what was in {full.folder}"
+    )
+
+
+def test_changed_and_removed_pictures_are_counted(full):
     found = collect_unknowns(full.predict, full.folder)
     full.paint("2.png", ("red", 1, 1, 30))
+    full.paint("6.png", ("red", 1, 1, 30))
     (full.folder / "4.png").unlink()
-    first, second = found.changed(range(len(found.images)))
-    assert "2.png" in first and "has changed" in first
-    assert "4.png" in second and "no such file" in second
+    (full.folder / "0.png").unlink(), (full.folder / "0.png").mkdir()
+    gone, other, unreadable = found.changed(range(len(found.images)))
+    assert gone.startswith(f"1 of 8 pictures with named objects is not in {full.folder}, as 4.png: put it back, or")
+    assert other == (
+        "2 of 8 pictures with named objects are not the files that objects were found in, as "
+        f"{full.folder / '2.png'}: put back the originals, or collect anew"
+    )
+    assert unreadable.startswith("cannot read") and unreadable.endswith("(1 of 8 pictures are so)")
+
+
+def test_other_pictures_of_the_same_names_are_not_the_ones_that_moved(full, tmp_path):
+    collect_unknowns(full.predict, full.folder).save(tmp_path)
+    full.folder.rename(tmp_path / "gone")
+    full.folder.mkdir()
+    full.paint("6.png", ("red", 1, 1, 30))
+    (said,) = [
+        sentence
+        for sentence in UnknownObjects.load(tmp_path, root=full.folder).changed(range(8))
+        if "are not in" not in sentence
+    ]
+    assert said.startswith("1 of 8 pictures with named objects is not the file that objects were found in, as ")
+    assert said.endswith("put back the originals, or give the folder of the originals with --images")
+    (full.folder / "6.png").unlink()
+    assert UnknownObjects.load(tmp_path, root=tmp_path / "gone").changed(range(8)) == []
 
 
 @pytest.mark.parametrize(

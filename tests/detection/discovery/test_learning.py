@@ -82,7 +82,7 @@ def test_the_files_say_what_the_objects_say(found, tmp_path):
     for field in ("box_image", "boxes", "box_category", "crowd", "area", "box_ids"):
         np.testing.assert_allclose(getattr(back, field), getattr(made.annotations, field))
     assert back.path(0) == made.annotations.path(0) and back.path(0).exists()
-    assert made.notes == ("1 of 2 groups have no name and are not learned",)
+    assert made.notes == ("1 of 2 groups has no name and is not learned",)
 
 
 def test_category_ids_keep_clear_of_the_unknown_ones(found, tmp_path):

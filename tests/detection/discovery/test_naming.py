@@ -45,7 +45,7 @@ def test_a_folder_has_all_that_a_person_needs(found):
         "names.yaml",
     }  # fmt: skip
     text = found.names.read_text()
-    assert "# Then run: surnia detect learn R N" in text and "2 groups of unknown objects" in text
+    assert "# Then run: surnia detect learn R N" in text and "Unknown objects in 2 groups: look at" in text
     page = found.index.read_text()
     assert page.count("<code>surnia detect learn R N</code>") == 1
     assert page.count("data:image/jpeg;base64,") == 14 and "http" not in page.replace("http-equiv", "")
@@ -157,7 +157,7 @@ def test_a_missing_entry_is_a_group_without_a_name(found):
     found.names.write_text(text[: text.index("- group: 2")])
     name(found, 1, "apple")
     named = read_names(found.names, known=[])
-    assert list(named.classes) == ["apple"] and named.notes == ("1 of 2 groups have no name and are not learned",)
+    assert list(named.classes) == ["apple"] and named.notes == ("1 of 2 groups has no name and is not learned",)
 
 
 @pytest.mark.parametrize("text", ["", "groups: 3", "- a\n- b", "a: [", "\x00", "groups:\n- group: 1\n\tname: x"])
@@ -180,6 +180,63 @@ def test_no_such_file(found):
         read_names(found.folder, known=[])
 
 
+@pytest.fixture
+def with_rest(pictures, tmp_path):
+    """Groups 1 and 2 of five squares each, and a rest of two that have no direction."""
+    for k in range(6):
+        pictures.paint(f"{k}.png", ("red", 5, 10, 20 + k), ("green", 60, 40, 18 + k))
+
+    def predict(images):
+        found = pictures.predict(images)
+        for each in found:
+            each.embeddings[each.boxes[:, 3] == 35] = np.nan  # the red square of 5.png
+            each.embeddings[each.boxes[:, 3] == 63] = np.nan  # the green one of 5.png
+        return found
+
+    return discover(predict, pictures.folder, tmp_path / "unknowns")
+
+
+def test_the_rest_is_no_group_wherever_groups_are_counted(with_rest):
+    found = with_rest
+    assert [group.number for group in found.grouping.groups] == [1, 2, REST]
+    assert found.grouping.counted() == "2 groups and a rest of 2 that fit none"
+    assert "Unknown objects in 2 groups and a rest of 2 that fit none: look" in found.names.read_text()
+    untouched = found.names.read_text()
+
+    def notes(**typed):
+        found.names.write_text(untouched)
+        for number, text in typed.items():
+            name(found, int(number.removeprefix("group_")), text)
+        return read_names(found.names, known=[]).notes
+
+    rest = "the rest, which fits no group,"
+    assert notes() == (f"2 of 2 groups and {rest} have no name and are not learned",)
+    assert notes(group_2="leaf") == (f"1 of 2 groups and {rest} have no name and are not learned",)
+    assert notes(group_1="apple", group_2="leaf") == (f"{rest} has no name and is not learned",)
+    assert notes(group_1="apple", group_0="dust") == ("1 of 2 groups has no name and is not learned",)
+    assert notes(group_1="leaf", group_2="leaf", group_0="leaf") == ("groups 1, 2 and the rest are all 'leaf'",)
+    assert notes(group_1="leaf", group_2="x", group_0="leaf") == ("group 1 and the rest are both 'leaf'",)
+    found.names.write_text(untouched.replace("- group: 2", "- group: 3"))
+    with pytest.raises(ConfigError, match=r"no group 3; there are 1 and 2 and 0, the rest that fits no group$"):
+        read_names(found.names, known=[])
+
+
+def test_a_line_that_was_deleted_is_said_to_be_missing_and_can_be_put_back(found):
+    name(found, 1, "apple"), name(found, 2, "Blue")
+    whole = found.names.read_text()
+    line = f'collection: "{found.grouping.fingerprint}"\n'
+    for left in ("", "collection:\n"):
+        found.names.write_text(whole.replace(line, left))
+        with pytest.raises(ConfigError) as caught:
+            read_names(found.names, known=["blue"])
+        first, second = caught.value.problems
+        assert first.startswith(f"{found.names}  the line that ties the names to their groups is missing: ")
+        assert f": put back  {line.strip()}  above the groups if" in first
+        assert "else run surnia detect unknowns again" in first and "is a known class" in second
+    found.names.write_text(line + found.names.read_text().replace("collection:\n", "").replace("Blue", "leaf"))
+    assert list(read_names(found.names, known=["blue"]).classes) == ["apple", "leaf"]
+
+
 def test_names_of_another_collection_are_refused(found, full, tmp_path):
     other = discover(full.predict, full.folder, tmp_path / "other", wanted=Wanted(score=0.45))
     other.names.write_bytes(name(found, 1, "apple").read_bytes())
@@ -192,7 +249,7 @@ def test_changed_pictures_of_named_objects_are_refused_others_do_not_matter(foun
     name(found, 2, "leaf")
     assert len(read_names(found.names, known=[]).classes["leaf"]) == 6
     name(found, 1, "apple")
-    with pytest.raises(DataError, match=r"6\.png is not the picture .* has changed"):
+    with pytest.raises(DataError, match=r"1 of 8 pictures .* is not the file that objects .*6\.png"):
         read_names(found.names, known=[])
 
 
@@ -225,7 +282,7 @@ def test_what_was_asked_for_too_strictly_is_told(pictures, tmp_path):
 def test_one_object_can_be_named(pictures, tmp_path):
     pictures.paint("a.png", ("red", 5, 5, 30))
     found = discover(pictures.predict, pictures.folder, tmp_path / "unknowns")
-    assert "1 group of unknown objects" in found.names.read_text()
+    assert "Unknown objects in 1 group: look at" in found.names.read_text()
     name(found, 1, "apple")
     assert read_names(found.names, known=[]).classes["apple"].tolist() == [0]
 
@@ -241,6 +298,7 @@ def test_embeddings_that_are_not_finite_can_be_named_too(pictures, tmp_path):
     found = discover(predict, pictures.folder, tmp_path / "unknowns", say=said.append)
     assert [group.number for group in found.grouping.groups] == [REST] and "without a direction" in said[0]
     assert (found.folder / "rest.png").exists() and "fit no group" in found.names.read_text()
+    assert found.grouping.counted() == "a rest of 1 that fits no group"
     name(found, 0, "apple")
     assert len(read_names(found.names, known=[]).classes["apple"]) == 1
 
