@@ -2,6 +2,7 @@
 
     python benchmarks/openworld_overhead.py --threads 1                       # tiny, 160 pixels, batch 8: a minute
     python benchmarks/openworld_overhead.py --network resnet18_fpn --size 320 --batch 2
+    python benchmarks/openworld_overhead.py --threads 1 --runs PLAIN OURS --images FOLDER --task 4
 
 The detector with all parts labels unknown proposals, leaves out those that the previous task's model calls known,
 counts what the labelled ones really lie on, and takes the clustering loss; it remembers features and refreshes
@@ -9,6 +10,9 @@ prototypes; at inference its fitted decision is used. The plain one has none of 
 scenes with the same seed, alternating within one process, so that whatever else the machine does disturbs both alike;
 the overhead is the median of each round's ratio. What the previous model costs that names the old classes is not part
 of it: its detections are made once a task.
+
+With `--runs`, predictions of two trained detectors on the images of a folder are compared instead, the first one
+trained without these parts: on scenes that they were made for, both find objects, and suppression has its usual work.
 """
 
 import argparse
@@ -32,6 +36,7 @@ from overhead import (
 )
 from torch import Tensor
 
+from detection.detector import OpenWorldDetector, as_tensor
 from detection.engines.settings import NetworkSettings
 from detection.engines.torchvision import OpenWorldFasterRCNN, build_detector
 from detection.openworld.head import OpenWorldHead
@@ -40,9 +45,12 @@ from detection.openworld.settings import ClusteringSettings, DecisionSettings, U
 from detection.structures import FIRST_KNOWN, Target
 from detection.training.batches import Batch
 from detection.training.callbacks import PurityWatch
+from sslcore.storage import list_images
 
-WARM = 30
-"""Steps before anything is measured: prototypes and rings are filled, and proposals look for objects."""
+FORMS = ("plain", "open world")
+WARM = 150
+"""Steps before anything is measured: prototypes and rings are filled, and the plain detector finds objects. After 30
+it finds none, has nothing to suppress, and is faster than one that is of use."""
 
 
 def network_settings(name: str, size: int) -> NetworkSettings:
@@ -134,7 +142,7 @@ def works_of(options: argparse.Namespace) -> list[Work]:
     infer: dict[str, Callable[[], object]] = {}
     shown = images[: options.shown]
     weights: dict[str, Tensor] = {}
-    for name in ("plain", "open world"):
+    for name in FORMS:
         open_world = name == "open world"
         model = detector(options, open_world=open_world)
         previous = [target.boxes[:1] + 3.0 for target in targets] if open_world else None
@@ -154,11 +162,32 @@ def works_of(options: argparse.Namespace) -> list[Work]:
     ]
 
 
+def trained(options: argparse.Namespace) -> list[Work]:
+    """Predictions of the runs' detectors on the folder's first images, all of them each time, one by one."""
+    paths = list_images(options.images)[: options.count]
+    if not paths:
+        raise SystemExit(f"{options.images} holds no image")
+    images = [as_tensor(path) for path in paths]
+    forms: dict[str, Callable[[], object]] = {}
+    for name, run in zip(FORMS, options.runs, strict=True):
+        detector = OpenWorldDetector.load(run, task=options.task, device=options.device)
+        found = [len(detections.labels) for detections in detector.predict(images)]
+        print(f"{name}: {run}, {sum(found) / len(found):.1f} boxes an image. {detector.status}")
+        forms[name] = partial(detector.predict, images, batch_size=1)
+    return [Work("prediction", forms, len(images), goal=INFER_GOAL, of=f"trained detectors, {len(images)} images")]
+
+
 def main(arguments: list[str] | None = None) -> dict:
     parser = parser_of(__doc__.splitlines()[0], ("tiny", "resnet18_fpn", "resnet50_fpn"), rounds=40)
     parser.add_argument("--shown", type=int, default=1, help="images a prediction, at most the batch")
+    parser.add_argument("--runs", nargs=2, metavar=("PLAIN", "OURS"), help="compare these trained detectors")
+    parser.add_argument("--images", help="folder of the images that the runs' detectors look at")
+    parser.add_argument("--count", type=int, default=40, help="images of it")
+    parser.add_argument("--task", type=int, help="the runs' detectors after this task; left out: after the last")
     options = options_of(parser, arguments)
-    return compare(works_of(options), options)
+    if bool(options.runs) != bool(options.images):
+        parser.error("--runs and --images belong together")
+    return compare(trained(options) if options.runs else works_of(options), options)
 
 
 if __name__ == "__main__":

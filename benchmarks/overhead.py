@@ -85,6 +85,7 @@ class Work:
         items: images each time.
         calls: times in a round.
         goal: the share that the open-world parts may add; None: there is none.
+        of: which detectors, and what they look at; empty: as the options say.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Work:
     items: int
     calls: int = 1
     goal: float | None = None
+    of: str = ""
 
 
 def compare(
@@ -122,7 +124,7 @@ def compare(
         overhead = rows[1]["times_ours"] - 1
         of = f" of {detector}" if detector else ""
         goal = f" (goal: at most {work.goal:.0%})" if work.goal is not None else ""
-        print(table(f"{work.name}, {options.network}, {work.items} x {options.size} pixels", rows))
+        print(table(f"{work.name}, {work.of or f'{options.network}, {work.items} x {options.size} pixels'}", rows))
         print(f"open-world parts add {overhead:+.1%} to a {work.name}{of}{goal}\n")
         result[work.name] = {"rows": rows, "overhead": overhead, "goal": work.goal}
     if options.json:
