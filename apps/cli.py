@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except SystemExit as leaving:  # argparse after printing a help text
         return leaving.code if isinstance(leaving.code, int) else 0
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(str(stopped) or "Interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (`| head`) has gone; Python's own flush at exit must not complain about it either.

@@ -12,7 +12,7 @@ from rich.table import Table
 from apps.control_evaluate import random_scores
 from apps.control_progress import SeedDisplay
 from apps.control_seeds import seed_runs, train_seeds
-from apps.measures import duration, memory
+from apps.measures import duration, memory, time_for
 from apps.report.control import REPORT, write_control_report
 from apps.report.control.report import lead
 from apps.report.control.run import RANDOM, ControlRun
@@ -34,7 +34,7 @@ def run(
 ) -> int:
     """Train in `run_dir`; returns the process's exit code, 128 + n after signal n."""
     if dry_run:
-        return rehearse(recipe)
+        return rehearse(recipe, steps_done(run_dir) if resume else [])
     if resume:
         refuse_fewer_steps(recipe, run_dir)
     else:
@@ -60,13 +60,18 @@ def refuse_fewer_steps(recipe: ControlRecipe, run_dir: Path) -> None:
     """Raises:
     ConfigError: the run, or one of its seeds, is further than the recipe goes: its steps cannot be taken back.
     """
-    done = max((checkpoint_step(c) for place in seed_runs(run_dir) for c in list_checkpoints(place / "checkpoints")),
-               default=0)  # fmt: skip
+    done = max(steps_done(run_dir))
     if recipe.steps < done:
         raise ConfigError(
             f"steps: {run_dir} has taken {done} environment steps already, and cannot end at {recipe.steps}; give "
             f"{done} or more"
         )
+
+
+def steps_done(run_dir: Path) -> list[int]:
+    """Environment steps that the newest checkpoint of each seed has behind it."""
+    kept = [list_checkpoints(place / "checkpoints") for place in seed_runs(run_dir)]
+    return [checkpoint_step(each[-1]) or 0 if each else 0 for each in kept]
 
 
 # --- one seed --------------------------------------------------------------------------------------------------------
@@ -153,8 +158,9 @@ def several(recipe: ControlRecipe, directory: RunDirectory) -> int:
 # --- dry run ---------------------------------------------------------------------------------------------------------
 
 
-def rehearse(recipe: ControlRecipe) -> int:
-    """`--dry-run`: build everything, learn for a few steps, say what the whole run would take. Writes nothing."""
+def rehearse(recipe: ControlRecipe, done_by_seed: list[int]) -> int:
+    """`--dry-run`: build everything, learn for a few steps, say what the whole run would take, or the rest of one that
+    goes on after so many environment steps of each seed. Writes nothing."""
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     begin = 2 * recipe.env.n_envs
@@ -180,9 +186,14 @@ def rehearse(recipe: ControlRecipe) -> int:
     table.add_row("device", f"{agent.device}, precision {choices(agent)['precision']}")
     table.add_row("replay", agent.replay_buffer.memory)  # type: ignore[union-attr]
     table.add_row("memory", memory())
-    table.add_row("steps", f"{recipe.steps:,} of the environment, {recipe.agent_steps:,} of the agent")
-    table.add_row("time of an agent step", f"about {seconds:.2g} s, with its update")
+    done = sum(done_by_seed) // recipe.seeds
+    left = max(0, recipe.agent_steps - done // env.action_repeat)
     each = "" if recipe.seeds == 1 else f" each of {recipe.seeds} seeds, {recipe.parallel} at a time"
-    table.add_row("time for the run", f"about {duration(seconds * recipe.agent_steps)}{each}, evaluations not counted")
+    table.add_row("steps", f"{recipe.steps:,} of the environment, {recipe.agent_steps:,} of the agent")
+    if done:
+        average = "" if recipe.seeds == 1 else " on average"
+        table.add_row("steps left", f"{recipe.steps - done:,} of the environment, {left:,} of the agent{average}")
+    table.add_row("time of an agent step", f"about {seconds:.2g} s, with its update")
+    table.add_row(time_for(done), f"about {duration(seconds * left)}{each}, evaluations not counted")
     Console().print(table)
     return 0

@@ -10,11 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from apps.measures import duration, memory
+from apps.measures import duration, memory, steps_to_go, time_for
 from apps.report.detection.report import write_detection_report
 from apps.run_directory import open_run
 from detection.data.categories import with_categories
 from detection.data.openworld import OpenWorldData, open_data
+from detection.training.layout import STAGES, Layout
 from detection.training.model import build_engine
 from detection.training.processes import check_machine
 from detection.training.recipe import DetectionRecipe
@@ -34,7 +35,7 @@ def run(
     """Learn the recipe's tasks in `run_dir`; returns the process's exit code, 128 + n after signal n."""
     data = prepare(recipe)  # before the directory exists: a start that fails leaves nothing behind
     if dry_run:
-        return rehearse(recipe, data)
+        return rehearse(recipe, data, run_dir if resume else None)
     if not is_first_process():  # takes part, and leaves writing to the first
         return detect_train(recipe, Path(os.environ.get(RUN_DIR, run_dir)), data=data, resume=resume).exit_code
     os.environ[RUN_DIR] = str(run_dir)
@@ -55,8 +56,8 @@ def go(recipe: DetectionRecipe, directory: RunDirectory, data: OpenWorldData, *,
     return outcome
 
 
-def prepare(recipe: DetectionRecipe) -> OpenWorldData:
-    """Open the data; what is wrong with them without being fatal is said."""
+def prepare(recipe: DetectionRecipe, *, again: bool = False) -> OpenWorldData:
+    """Open the data; what is wrong with them without being fatal is said, unless a run that learnt them said it."""
     check_machine(recipe)
     first = is_first_process()
     data = open_data(recipe.data, fits=recipe.fits, say=_tell if first else _keep_quiet)
@@ -64,7 +65,7 @@ def prepare(recipe: DetectionRecipe) -> OpenWorldData:
         raise ConfigError(
             f"tasks must be at most {data.tasks.count}, as {data.tasks.name} has no more, not {recipe.tasks}"
         )
-    if first:
+    if first and not again:
         for problem in data.ignored[:SHOWN]:
             print(f"note: {problem}", file=sys.stderr)
         if len(data.ignored) > SHOWN:
@@ -170,14 +171,18 @@ def number(value: float | None, form: str) -> str:
 # --- dry run ---------------------------------------------------------------------------------------------------------
 
 
-def rehearse(recipe: DetectionRecipe, data: OpenWorldData) -> int:
-    """`--dry-run`: build everything, train a few steps of task 1, say what the whole run would take. Writes no run."""
-    _first_steps(recipe, data, 1, say=lambda sentence: print(sentence, file=sys.stderr))  # takes longer than others
-    seconds, outcome = _first_steps(recipe, data, DRY_STEPS, say=lambda sentence: None)
+def rehearse(recipe: DetectionRecipe, data: OpenWorldData, begun: Path | None) -> int:
+    """`--dry-run`: build everything, train a few steps of task 1, say what the whole run would take, or the rest of
+    `begun`. Writes no run."""
+    # Where initial weights come from is of no interest to a run that has left them behind.
+    _first_steps(recipe, data, 1, say=_keep_quiet if begun else _tell)  # takes longer than others
+    seconds, outcome = _first_steps(recipe, data, DRY_STEPS, say=_keep_quiet)
     if not is_first_process():
         return 0
     tasks = recipe.tasks or data.tasks.count
     steps = recipe.first.steps + (tasks - 1) * (recipe.later.steps + recipe.finetune.steps)
+    layout = Layout(begun, writes=False)
+    done = sum(layout.steps_done(task, stage) for task in range(1, tasks + 1) for stage in STAGES)
 
     table = Table(title="Dry run: nothing was written", show_header=False, title_justify="left")
     table.add_row("tasks", f"{tasks} of {data.tasks.name}: {', '.join(_sizes(data, tasks))} classes")
@@ -186,10 +191,10 @@ def rehearse(recipe: DetectionRecipe, data: OpenWorldData) -> int:
     parameters = list(outcome.engine.parameters())
     table.add_row("parameters", f"{sum(p.numel() for p in parameters):,}")
     table.add_row("trained parameters", f"{sum(p.numel() for p in parameters if p.requires_grad):,}")
-    table.add_row("steps", f"{steps:,}")
+    table.add_row("steps", steps_to_go(steps, done))
     table.add_row("memory", memory())
     table.add_row("time of a step", f"about {seconds:.2g} s")
-    table.add_row("time for the run", f"about {duration(seconds * steps)}, evaluations not counted")
+    table.add_row(time_for(done), f"about {duration(seconds * (steps - done))}, evaluations not counted")
     Console().print(table)
     return 0
 

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from apps import run_names
+from apps.interrupted import told_apart, what_is_left
 from apps.options import Options, similar_path
 from apps.recipe_files import COMMANDS, shipped
 from apps.recipe_options import split_options, unknown_options
@@ -27,6 +28,7 @@ from sslcore.errors import ConfigError
 Schema = TypeVar("Schema", bound=BaseModel)
 
 SHOWN = 4  # unfinished runs that are named
+INTERRUPTED = 130  # what a shell expects of a process that Ctrl-C ended
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,20 @@ def launch(training: Training[Any], arguments: Sequence[str]) -> int:
             run_names.refuse_existing(run_dir)
         for note in loaded.notes:
             print(note, file=sys.stderr)
-    return training.run(
-        loaded.recipe,
-        run_dir=run_dir,
-        recipe_text=dump(loaded.recipe),
-        command=["surnia", *training.words, *arguments],
-        resume=resume,
-        dry_run=args.dry_run,
-    )
+    try:
+        with told_apart():
+            return training.run(
+                loaded.recipe,
+                run_dir=run_dir,
+                recipe_text=dump(loaded.recipe),
+                command=["surnia", *training.words, *arguments],
+                resume=resume,
+                dry_run=args.dry_run,
+            )
+    except KeyboardInterrupt as stopped:
+        if not first_process():  # the terminal interrupts all of them, and one speaks
+            raise SystemExit(INTERRUPTED) from stopped
+        raise KeyboardInterrupt(what_is_left(run_dir, training.command, dry_run=args.dry_run)) from stopped
 
 
 def separate(arguments: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -19,3 +19,13 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def steps_to_go(steps: int, done: int) -> str:
+    """How many a run would take, or those that are left of one that goes on."""
+    return f"{max(0, steps - done):,} of {steps:,} are left" if done else f"{steps:,}"
+
+
+def time_for(done: int) -> str:
+    """What the time is called that these steps take."""
+    return "time for the rest" if done else "time for the run"

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from apps.measures import duration, memory
+from apps.measures import duration, memory, steps_to_go, time_for
 from apps.report import Page
 from apps.report.figures import curve
 from apps.run_directory import open_run
@@ -15,6 +15,7 @@ from sslcore.pretrain.history import History, read_history
 from sslcore.pretrain.loop import Plan, Pretraining
 from sslcore.pretrain.recipe import Recipe
 from sslcore.pretrain.run import Outcome, fit, pretrain
+from sslcore.storage import checkpoint_step, list_checkpoints
 from sslcore.training.lightning import is_first_process
 
 DRY_STEPS = 5
@@ -25,7 +26,7 @@ RUN_DIR = "SURNIA_RUN_DIR"  # tells processes that Lightning starts which direct
 def run(recipe: Recipe, *, run_dir: Path, recipe_text: str, command: list[str], resume: bool, dry_run: bool) -> int:
     """Train in `run_dir`; returns the process's exit code, 128 + n after signal n."""
     if dry_run:
-        return rehearse(recipe)
+        return rehearse(recipe, run_dir if resume else None)
     module = build(recipe)  # before the directory exists: a start that fails leaves nothing behind
     if not is_first_process():  # takes part, and leaves writing to the first
         return fit(module, Path(os.environ.get(RUN_DIR, run_dir)), resume=resume, quiet=True).exit_code
@@ -130,31 +131,38 @@ def training_section(page: Page, module: Pretraining, history: History) -> None:
     )  # fmt: skip
 
 
-def rehearse(recipe: Recipe) -> int:
-    """`--dry-run`: build everything, run a few steps, say what the whole run would take. Writes nothing."""
+def rehearse(recipe: Recipe, begun: Path | None) -> int:
+    """`--dry-run`: build everything, run a few steps, say what the whole run would take, or the rest of `begun`. Writes
+    nothing."""
     short = recipe.model_copy(update={"max_steps": DRY_STEPS, "diagnostics": False, "probe": _no_probe(recipe)})
     outcome = pretrain(short, None, quiet=True)
     if not is_first_process():
         return 0
     module, rate = outcome.module, outcome.images_per_second
     plan = Plan(recipe, len(module.images))
+    done = _steps_done(begun) if begun else 0
 
     table = Table(title="Dry run: nothing was written", show_header=False, title_justify="left")
     table.add_row("images", f"{len(module.images):,}")
     table.add_row("parameters of the backbone", f"{sum(p.numel() for p in module.method.encoder.parameters()):,}")
     table.add_row("trained parameters", f"{sum(p.numel() for p in module.method.parameters() if p.requires_grad):,}")
-    table.add_row("steps", f"{plan.updates:,} ({plan.steps_per_epoch:,} batches an epoch)")
+    table.add_row("steps", f"{steps_to_go(plan.updates, done)} ({plan.steps_per_epoch:,} batches an epoch)")
     table.add_row("learning rate", f"{recipe.learning_rate:g}")
     table.add_row(f"loss of the first {DRY_STEPS} steps", f"{outcome.losses[-1][1]:.3f}")
     table.add_row("memory", memory())
     if rate:
         table.add_row("rate", f"about {rate:,.0f} images/s, the first step left out")
-        seconds = plan.batches * recipe.batch_size / rate
-        table.add_row("time for the run", f"about {duration(seconds)}, evaluations not counted")
+        seconds = (plan.updates - done) * recipe.accumulate * recipe.batch_size / rate
+        table.add_row(time_for(done), f"about {duration(seconds)}, evaluations not counted")
     else:
         table.add_row("rate", "not known: the whole run is one batch")
     Console().print(table)
     return 0
+
+
+def _steps_done(run_dir: Path) -> int:
+    kept = list_checkpoints(run_dir / "checkpoints")
+    return (checkpoint_step(kept[-1]) or 0) if kept else 0
 
 
 def _no_probe(recipe: Recipe) -> object:

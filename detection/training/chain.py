@@ -169,8 +169,11 @@ class Chain:
         if self._engine is None and self._checkpoint is not None:
             self._engine, _ = restore_engine(self._checkpoint, tasks=self.tasks, recipe=self.recipe)
         if self._engine is None:
-            self._engine = build_engine(self.recipe, self.tasks.known(1), classes=len(self.tasks.classes))
-            for sentence in self._engine.report.sentences():
+            # A stage that was begun goes on with its checkpoint's weights, or not at all.
+            begun = self.layout.steps_done(1, "train") > 0
+            known, classes = self.tasks.known(1), len(self.tasks.classes)
+            self._engine = build_engine(self.recipe, known, classes=classes, load_weights=not begun)
+            for sentence in [] if begun else self._engine.report.sentences():
                 self.say(sentence)
         return self._engine.to(self.device)
 

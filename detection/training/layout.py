@@ -59,6 +59,11 @@ class Layout:
         found = [path for path in list_checkpoints(folder) if checkpoint_step(path) == steps] if folder else []
         return _sound(found[0]) if found else None
 
+    def steps_done(self, task: int, stage: Stage) -> int:
+        """Steps of a stage that its newest checkpoint has behind it, whether that is sound or not."""
+        folder = self.checkpoints(task, stage)
+        return max((checkpoint_step(path) or 0 for path in list_checkpoints(folder)), default=0) if folder else 0
+
     def read(self, task: int, name: str) -> Any:
         """A JSON file of a task; None if it is not there.
 

@@ -27,7 +27,7 @@ from sslcore.training.checkpoints import Checkpoints
 from sslcore.training.finite import all_finite
 from sslcore.training.lightning import silenced
 from sslcore.training.resuming import Say, refuse_unless_empty
-from sslcore.training.trainer import tensorboard
+from sslcore.training.trainer import fit, tensorboard
 
 
 @dataclass
@@ -90,7 +90,7 @@ def train_stage(
     start = _start(folder, place, say)
     done = checkpoint_step(start) or 0 if start else 0
     if start:
-        say(f"{place.name} goes on after step {done:,} of {settings.steps:,}")
+        say(f"{place.name} goes on after step {done:,} of {settings.steps:,}, with the weights of its checkpoint")
     if layout.writes and folder is not None:
         set_aside_after(folder, done)
     if run is not None:
@@ -130,7 +130,7 @@ def _fit(module: StageModule, callbacks: list[pl.Callback], start: Path | None, 
         return detectron2_loop.fit(module, callbacks, start, logger)
     trainer = build_trainer(module.recipe, callbacks, logger)
     try:
-        trainer.fit(module, ckpt_path=str(start) if start else None)
+        fit(trainer, module, start)
     except FloatingPointError as error:  # of the head, which looks at every step
         raise not_finite("the network's numbers", module, trainer.global_step + 1) from error
     return trainer.global_step

@@ -25,6 +25,7 @@ from sslcore.storage import (
 from sslcore.training.checkpoints import Checkpoints
 from sslcore.training.lightning import silenced
 from sslcore.training.resuming import resume_point
+from sslcore.training.trainer import fit as train_with
 from sslcore.training.trainer import make_trainer, tensorboard
 
 
@@ -144,7 +145,7 @@ def fit(
             )
             callbacks.append(saver)  # last: what the others do belongs to the step that is saved
         trainer = build_trainer(recipe, run_path, callbacks, done)
-        trainer.fit(module, ckpt_path=str(start) if start else None)
+        train_with(trainer, module, start)
     module.method.eval()
     return Outcome(
         module=module,

@@ -60,6 +60,21 @@ def make_trainer(
     )
 
 
+def fit(trainer: pl.Trainer, module: pl.LightningModule, start: Path | None) -> None:
+    """Trains from the checkpoint `start`, or from the beginning.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, which Lightning would answer by ending the process: whoever called could neither say
+            what is left nor note in the run that it was stopped.
+    """
+    try:
+        trainer.fit(module, ckpt_path=str(start) if start else None)
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            raise leaving.__context__ from None
+        raise
+
+
 def tensorboard(folder: Path | None, done: int) -> TensorBoardLogger | Literal[False]:
     """Lightning's logger; what was written after step `done`, before a stop, does not count. False without a folder."""
     if folder is None:

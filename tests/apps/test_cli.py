@@ -1,6 +1,7 @@
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 import types
@@ -465,6 +466,72 @@ def test_help_fields_lists_a_part(surnia):
     _, out, _ = surnia("pretrain", "--help-fields", "optimizer")
     assert "  --optimizer.lr  a number above 0; default 0.03" in out
     assert "--epochs" not in out
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("left", "words", "sentence"),
+    [
+        ([], "", "Interrupted before the run began: nothing was kept."),
+        ([], "--dry-run", "Interrupted: a dry run writes nothing, so nothing was kept."),
+        (
+            ["recipe.yaml"],
+            "",
+            "Interrupted before the first checkpoint: a run keeps its recipe alone; begin it anew with: surnia "
+            "pretrain --resume 'a run'",
+        ),
+        (
+            ["recipe.yaml", "tasks/1/train/checkpoints/step-00000003/manifest.json"],
+            "",
+            "Interrupted: a run keeps its last checkpoint; go on from there with: surnia pretrain --resume 'a run'",
+        ),
+    ],
+)
+def test_an_interrupted_training_says_what_is_left_and_how_to_go_on(
+    surnia, monkeypatch, tmp_path, left, words, sentence
+):
+    (tmp_path / "pictures").mkdir()
+
+    def interrupted(recipe, *, run_dir, **_):
+        for name in left:
+            (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
+            (run_dir / name).touch()
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("it was to end here")
+
+    monkeypatch.setattr("apps.pretrain.run", interrupted)
+    line = ["pretrain", "folder_cpu", "--data.path", "pictures", "--run", "a run", *words.split()]
+    assert surnia(*line) == (130, "", sentence + "\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_only_the_first_of_several_processes_says_so(surnia, monkeypatch, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    stand_in(monkeypatch, "pretrain", run=KeyboardInterrupt())
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert surnia("pretrain", "folder_cpu", "--data.path", "pictures") == (130, "", "")
+
+
+def test_ctrl_c_of_which_a_library_made_another_error_is_still_one(surnia, monkeypatch, tmp_path):
+    """As numpy does amid its import."""
+    (tmp_path / "pictures").mkdir()
+
+    def halfway(*_, ctrl_c=True, **__):
+        try:
+            if ctrl_c:
+                os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            pass
+        raise AttributeError("no minimum")
+
+    line = ["pretrain", "folder_cpu", "--data.path", "pictures"]
+    monkeypatch.setattr("apps.pretrain.run", halfway)
+    assert surnia(*line) == (130, "", "Interrupted before the run began: nothing was kept.\n")
+    monkeypatch.setattr("apps.pretrain.run", lambda *_, **__: halfway(ctrl_c=False))
+    code, _, err = surnia(*line)
+    assert code == 1 and err.startswith("unexpected AttributeError: no minimum")
 
 
 # --- resuming --------------------------------------------------------------------------------------------------------

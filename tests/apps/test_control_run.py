@@ -205,6 +205,14 @@ def test_steps_that_were_taken_stay(run, surnia):
     assert (run / "recipe.yaml").read_text() == before
 
 
+def test_a_dry_run_of_a_run_that_goes_on_counts_what_is_left(run, surnia):
+    code, out, _ = surnia("control", "train", "--resume", str(run), "--steps", "1000", "--dry-run")
+    assert code == 0
+    repeat = ControlRun(run).recipe.env.action_repeat
+    assert f"760 of the environment, {1000 // repeat - 240 // repeat} of the agent" in out
+    assert "time for the rest" in out
+
+
 def test_a_dry_run_writes_nothing(surnia, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(dump(small_recipe(steps=100_000, seeds=3)))

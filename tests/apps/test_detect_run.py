@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -67,10 +69,10 @@ def fingerprint(folder):
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def stopped_at(monkeypatch, *at):
+def stopped_at(monkeypatch, *at, action=stop):
     real = stage_module.build_trainer
     monkeypatch.setattr(
-        stage_module, "build_trainer", lambda r, callbacks, log: real(r, [At(*at, stop), *callbacks], log)
+        stage_module, "build_trainer", lambda r, callbacks, log: real(r, [At(*at, action), *callbacks], log)
     )
 
 
@@ -125,6 +127,44 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(home, surnia, monkeypatch):
     assert "task 2, train goes on after step 3 of " in err
     ours, theirs = (results(home / "runs" / name)["by_task"] for name in ("stopped", "mine"))
     assert [task["strict"] for task in ours] == [task["strict"] for task in theirs]
+
+
+def test_a_second_ctrl_c_ends_it_at_once_and_says_what_is_left(home, surnia, monkeypatch):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    go_on = "surnia detect train --resume runs/ended\n"
+    with monkeypatch.context() as patch:
+        stopped_at(patch, 1, "train", 1, action=twice)  # before the first checkpoint
+        code, _, err = surnia("train", "drawn.yaml", "--run", "runs/ended")
+    assert code == 130
+    assert err.endswith(f"first checkpoint: runs/ended keeps its recipe alone; begin it anew with: {go_on}")
+    assert json.loads((home / "runs/ended/run.json").read_text())["status"] == "stopped"
+    with monkeypatch.context() as patch:
+        stopped_at(patch, 1, "train", 3, action=twice)
+        code, _, err = surnia("train", "--resume", "runs/ended")
+    assert code == 130
+    assert "backbone: tiny with random weights" in err
+    assert err.endswith(f"Interrupted: runs/ended keeps its last checkpoint; go on from there with: {go_on}")
+    code, _, err = surnia("train", "--resume", "runs/ended", "--tasks", "1")
+    assert code == 0
+    assert "task 1, train goes on after step 2 of 6, with the weights of its checkpoint" in err
+    assert "random weights" not in err
+
+
+def test_a_dry_run_of_a_run_that_goes_on_counts_what_is_left(home, surnia, monkeypatch):
+    with monkeypatch.context() as patch:
+        stopped_at(patch, 2, "train", 3)
+        assert surnia("train", "drawn.yaml", "--run", "runs/half")[0] == 143
+    before = fingerprint(home / "runs" / "half")
+    code, out, err = surnia("train", "--resume", "runs/half", "--dry-run")
+    assert code == 0
+    assert "7 of 16 are left" in out and "time for the rest" in out  # 3 of task 2's training, and 4 of fine-tuning
+    assert "random weights" not in err
+    assert fingerprint(home / "runs" / "half") == before
+    _, out, _ = surnia("train", "--resume", "runs/mine", "--dry-run")
+    assert "0 of 16 are left" in out
 
 
 def test_a_run_can_go_on_to_more_tasks(home, surnia):
@@ -296,8 +336,76 @@ def test_predict_writes_results_and_pictures_and_names_what_it_cannot_read(home,
     ]
     assert [record["score"] for record in third] == pytest.approx(own.scores.tolist(), rel=1e-6)
     pictures = sorted(str(path.relative_to(out / "pictures")) for path in (out / "pictures").rglob("*.png"))
-    assert pictures == ["a.png.png", "inner/a.png.png", "test_3.png.png"]
-    assert np.asarray(Image.open(out / "pictures" / "a.png.png")).ndim == 3
+    assert pictures == ["a.png", "inner/a.png", "test_3.png"]
+    assert np.asarray(Image.open(out / "pictures" / "a.png")).ndim == 3
+    assert about["info"]["score"] == 0.05
+    assert {record["file_name"] for record in third} == {"test_3.png"}
+    assert all(names[record["category_id"]] == record["category_name"] for record in found)
+
+
+def scored(home, surnia, detections, out):
+    words = ("--gt", "set/test.json", "--detections", detections, "--tasks", "tasks.yaml", "--task", "2", "--json", out)
+    code, said, err = surnia("score", *words)
+    assert (code, err) == (0, "")
+    return json.loads(out.read_text()), said
+
+
+@pytest.mark.parametrize("like", [False, True])
+def test_what_predict_finds_in_annotated_images_scores_as_the_run_itself(home, surnia, tmp_path, like):
+    """The folder has images of all splits, and predict counts and labels in its own way: only names tell."""
+    more = ["--like", "set/test.json"] if like else []
+    out = tmp_path / "found"
+    code, said, err = surnia("predict", "runs/mine", "set", "--score", "0", "--no-pictures", "--out", out, *more)
+    assert code == 0
+    assert ("32 images that set/test.json does not list are left out" in err) == like
+    assert f"{8 if like else 40} images: " in said
+    ours, said = scored(home, surnia, out / "detections.json", tmp_path / "score.json")
+    assert ("does not list were left out" in said) == (not like)
+    theirs = results(home / "runs" / "mine")["by_task"][1]["strict"]
+    same = ("map_both", "map_current", "u_recall", "u_ap", "a_ose", "wi", "auroc", "detections", "known_objects")
+    assert {key: ours[key] for key in same} == {key: theirs[key] for key in same}
+    if like:  # for any tool: the same by the ids alone
+        records = json.loads((out / "detections.json").read_text())
+        for record in records:
+            del record["file_name"], record["category_name"]
+        (tmp_path / "plain.json").write_text(json.dumps(records))
+        by_id, _ = scored(home, surnia, tmp_path / "plain.json", tmp_path / "by_id.json")
+        assert {key: by_id[key] for key in same} == {key: theirs[key] for key in same}
+
+
+def test_like_says_what_does_not_fit(home, surnia, tmp_path):
+    words = ("predict", "runs/mine", "--out", tmp_path / "found", "--no-pictures", "--like")
+    code, _, err = surnia(*words, "set/test.json", "set/images/test_0.png", "set/images/test_1.png")
+    assert code == 0
+    assert "note: 6 images that set/test.json lists are not among those given" in err
+    shutil.rmtree(tmp_path / "found")
+    code, _, err = surnia(*words, "set/test.json", "set/images/val_0.png")
+    assert (code, err) == (
+        3, "set/test.json lists none of the 1 images, set/images/val_0.png for one; give the folder of its images\n"
+    )  # fmt: skip
+    (tmp_path / "twice").mkdir()
+    shutil.copy(home / "set/images/test_0.png", tmp_path / "twice")
+    code, _, err = surnia(*words, "set/test.json", "set/images", tmp_path / "twice/test_0.png")
+    assert code == 3
+    assert "twice/test_0.png are both test_0.png by name, which set/test.json lists once; give the folder" in err
+    annotations = json.loads((home / "set" / "test.json").read_text())
+    annotations["categories"][0]["id"] = 0
+    for box in annotations["annotations"]:
+        box["category_id"] -= box["category_id"] == 1
+    (tmp_path / "zero.json").write_text(json.dumps(annotations))
+    code, _, err = surnia(*words, tmp_path / "zero.json", "set/images")
+    assert code == 2
+    assert "has the category 'red' under the id 0, which is that of unknown objects; leave --like out" in err
+    assert not (tmp_path / "found").exists()
+
+
+def test_predict_passes_on_what_the_fit_found_wanting(home, surnia, tmp_path, monkeypatch):
+    wanting = "unknown regions do not have a higher energy than known ones"
+    monkeypatch.setattr(OpenWorldDetector, "notes", (wanting,))
+    code, _, err = surnia("predict", "runs/mine", "set/images/test_0.png", "--out", tmp_path / "found")
+    assert code == 0
+    assert f"note: on telling known from unknown: {wanting}" in err
+    assert json.loads((tmp_path / "found/images.json").read_text())["info"]["decision_notes"] == [wanting]
 
 
 def test_predict_on_a_full_disk_leaves_no_torn_picture(home, surnia, tmp_path, monkeypatch):
@@ -315,7 +423,7 @@ def test_predict_on_a_full_disk_leaves_no_torn_picture(home, surnia, tmp_path, m
     monkeypatch.setenv("SURNIA_FAULT", f"error:{picture}")
     code, _, err = surnia("predict", "runs/mine", image, "--out", out)
     assert code == 4
-    assert err.splitlines()[-1].startswith(f"cannot write {out}/pictures/test_0.png.png: no space left on device; free")
+    assert err.splitlines()[-1].startswith(f"cannot write {out}/pictures/test_0.png: no space left on device; free")
     assert [path for path in out.rglob("*") if path.is_file()] == []
 
 

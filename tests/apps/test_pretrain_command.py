@@ -85,6 +85,10 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(folder, capsys, monkeypatch
     assert "step-00000003" in said and "surnia pretrain --resume runs/one" in said
     assert json.loads((folder / "runs" / "one" / "run.json").read_text())["status"] == "stopped"
 
+    assert main(["pretrain", "--resume", "runs/one", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "3 of 6 are left (3 batches an epoch)" in said and "time for the rest" in said
+
     resumed.append(True)
     assert main(["pretrain", "--resume", "runs/one"]) == 0
     assert json.loads((folder / "runs" / "one" / "run.json").read_text())["status"] == "finished"
