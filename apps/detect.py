@@ -105,7 +105,11 @@ def _inference(parser: Options) -> None:
 
 def predict_options() -> Options:
     parser = Options(
-        "surnia detect predict", "Find known and unknown objects: COCO results, and pictures with what was found."
+        "surnia detect predict",
+        "Find known and unknown objects: COCO results, and pictures with what was found.",
+        "To measure what is found in annotated images, with a COCO json of theirs in GT.json:\n"
+        "  surnia detect predict RUN IMAGES --like GT.json --score 0.05 --out DIR\n"
+        "  surnia detect score --gt GT.json --detections DIR/detections.json --tasks TASKS.yaml --task N",
     )
     parser.positional("RUN", check.existing, MODEL)
     parser.positional("IMAGES", check.existing, IMAGES, many=True)
@@ -114,6 +118,12 @@ def predict_options() -> Options:
         "--score", check.number(least=0, most=1), "show and write no detection below this score", metavar="MIN",
         default=0.5,
     )  # fmt: skip
+    parser.option(
+        "--like",
+        check.existing,
+        "a COCO json: look at its images alone, and write its ids of images and categories, for any tool",
+        metavar="FILE",
+    )
     _inference(parser)
     parser.option("--bad-images", check.whole(0), "unreadable images to skip before giving up", metavar="N", default=10)
     parser.flag("--no-pictures", "write the results only")

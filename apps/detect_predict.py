@@ -4,17 +4,20 @@ import argparse
 import io
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
 from rich.console import Console
 
+from apps.detect_like import Numbers, own_numbers, read_like
 from apps.probing import pick_device, provenance
 from detection.data.results import results_of, write_results
 from detection.detector import OpenWorldDetector
+from detection.evaluation.by_name import CATEGORY, FILE
 from detection.structures import UNKNOWN, Detections
 from detection.visualize import draw
 from sslcore.errors import DataError
@@ -66,31 +69,31 @@ class Results:
     """What `predict` has found so far, as it will be written."""
 
     detector: OpenWorldDetector
+    numbers: Numbers
+    score: float
     images: list[dict[str, Any]] = field(default_factory=list)
     found: list[dict[str, Any]] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
 
-    @property
-    def category_of(self) -> dict[int, int]:
-        """Categories of the result file: the task set's unknown id, and the known classes by their labels."""
-        labels = {label: label for label in range(UNKNOWN + 1, len(self.detector.names))}
-        unknown = self.detector.tasks.unknown_id
-        shift = unknown + 1 if unknown > UNKNOWN else 0
-        return {UNKNOWN: unknown} | {label: number + shift for label, number in labels.items()}
-
     def add(self, name: str, picture: Image.Image, detections: Detections) -> None:
-        number = len(self.images) + 1
+        """Ids alone mean nothing in annotations that number otherwise: each detection names its image and class."""
+        ids = self.numbers.image_ids
+        number = len(self.images) + 1 if ids is None else ids[name]
         self.images.append({"id": number, "file_name": name, "width": picture.width, "height": picture.height})
-        self.found += results_of(number, detections, self.category_of)
+        for label, record in zip(
+            detections.labels.tolist(), results_of(number, detections, self.numbers.category_of), strict=True
+        ):
+            self.found.append({**record, FILE: name, CATEGORY: self.detector.names[label]})
 
     def write(self, out: Path, command: Sequence[str]) -> None:
         """The COCO results, and beside them what their numbers mean."""
-        names, of = self.detector.names, self.category_of
+        names, of = self.detector.names, self.numbers.category_of
         write_results(out / RESULTS, self.found)
         about = {
             "info": {
                 "model": str(self.detector.path), "tasks": self.detector.tasks.name, "task": self.detector.task,
-                "decision": self.detector.status, **provenance(command),
+                "decision": self.detector.status, "decision_notes": list(self.detector.notes), "score": self.score,
+                **provenance(command),
             },
             "images": self.images,
             "categories": [{"id": of[label], "name": names[label]} for label in sorted(of)],
@@ -103,7 +106,12 @@ def run(args: argparse.Namespace) -> int:
     """The command; exit code 0 also if some images could not be read, which are named."""
     images = find_images(args.images)
     detector = load(args.run, args.device)
-    results, console = Results(detector), Console()
+    if args.like is None:
+        numbers = own_numbers(detector)
+    else:
+        images, numbers = read_like(args.like, images, detector)
+    results, console = Results(detector, numbers, args.score), Console()
+    pictures_of = picture_names([name for _, name in images])
     drawn_all = True
     for batch in _batches(images, args, results):
         pictures = [picture for _, picture in batch]
@@ -112,9 +120,10 @@ def run(args: argparse.Namespace) -> int:
             make_folder(args.out)  # not before there is something to write
             results.add(name, picture, kept)
             if not args.no_pictures:
-                _draw(args.out / PICTURES / name, picture, kept, detector.names)
+                _draw(args.out / PICTURES / pictures_of[name], picture, kept, detector.names)
                 drawn_all &= len(kept) <= DRAWN
-            console.print(line(name, kept, detector.names), soft_wrap=True, highlight=False, markup=False)
+            hidden = 0 if args.no_pictures else max(0, len(kept) - DRAWN)
+            console.print(line(name, kept, detector.names, hidden), soft_wrap=True, highlight=False, markup=False)
     if not results.images:
         if len(images) == 1:
             raise DataError("there is nothing to look at: the only image cannot be read")
@@ -127,9 +136,12 @@ def run(args: argparse.Namespace) -> int:
     said = f"{looked_at}{skipped}: {counted}, in {args.out}"
     console.print(said, soft_wrap=True, highlight=False, markup=False)
     if results.found and not args.no_pictures:
-        numbers = "Numbers in the pictures: a known object's score, an unknown one's probability of being unknown."
-        most = "" if drawn_all else f" No picture shows more than the {DRAWN} of highest score; {RESULTS} has all."
-        console.print(numbers + most, soft_wrap=True, highlight=False)
+        meaning = "Numbers in the pictures: a known object's score, an unknown one's probability of being unknown."
+        fair = "of the known and of the unknown the best, up to half of them in any case"
+        most = "" if drawn_all else f" No picture shows more than {DRAWN}, {fair}; {RESULTS} has all."
+        console.print(meaning + most, soft_wrap=True, highlight=False)
+    for note in detector.notes:
+        print(f"note: on telling known from unknown: {note}", file=sys.stderr)
     if unknown:
         console.print(f"To name the unknown: surnia detect unknowns {args.run} IMAGES --out DIR", soft_wrap=True)
     return 0
@@ -162,18 +174,37 @@ def _batches(
         yield batch
 
 
-def _draw(file: Path, picture: Image.Image, found: Detections, names: Sequence[str]) -> None:
-    target = file.with_name(f"{file.name}.png")  # a.jpg and a.png may lie side by side
+def picture_names(names: Sequence[str]) -> dict[str, str]:
+    """PNG files to draw in, none of them twice: `a.png` for a.jpg, but `a.jpg.png` where there is an a.bmp, too.
+
+    Names that differ in capitals only count as one, because to some file systems they are.
+    """
+    plain = {name: str(PurePosixPath(name).with_suffix(".png")) for name in names}
+    bearers = Counter(file.lower() for file in plain.values())
+    taken = {name.lower() for name in names if name.endswith(".png")}
+    files = dict[str, str]()
+    for name, file in plain.items():
+        if not name.endswith(".png"):
+            file = file if bearers[file.lower()] == 1 else f"{name}.png"
+            while file.lower() in taken:  # somebody's a.jpg.png
+                file = f"{file}.png"
+            taken.add(file.lower())
+        files[name] = file
+    return files
+
+
+def _draw(target: Path, picture: Image.Image, found: Detections, names: Sequence[str]) -> None:
     encoded = io.BytesIO()
     draw(picture, found, names, limit=DRAWN).save(encoded, "PNG")
     make_folder(target.parent)
     write_bytes(target, encoded.getbuffer())
 
 
-def line(name: str, found: Detections, names: Sequence[str]) -> str:
-    """`street.jpg: 2 car, 1 dog, 3 unknown`."""
+def line(name: str, found: Detections, names: Sequence[str], hidden: int = 0) -> str:
+    """`street.jpg: 2 car, 1 dog, 3 unknown`, and how many of these the picture does not show."""
     counts: dict[int, int] = {}
     for label in sorted(found.labels.tolist(), key=lambda label: (label == UNKNOWN, label)):
         counts[label] = counts.get(label, 0) + 1
     said = ", ".join(f"{count} {names[label]}" for label, count in counts.items())
-    return f"{show_path(name)}: {said or 'nothing'}"
+    drawn = f" ({hidden} not drawn)" if hidden else ""
+    return f"{show_path(name)}: {said or 'nothing'}{drawn}"

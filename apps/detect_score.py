@@ -1,6 +1,7 @@
 """`surnia detect score`: the metrics of open-world detection for anybody's detections, as a table and as JSON."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ def options() -> Options:
         closing=(
             "Mode strict takes every image once and the papers' definitions; mode ore gives the numbers of ORE's own\n"
             "evaluator, for comparing with published tables. In Python: help(detection.evaluation.evaluate).\n"
+            "Detections that carry file_name and category_name, as those of surnia detect predict, go by these names;\n"
+            "others by their ids, which must be those of --gt.\n"
             "Files of ORE's code and its heirs (opendet2 leaves them in OUTPUT_DIR/pascal_voc_eval) are read, too:\n"
             "a folder of aeroplane.txt, ..., unknown.txt; lines of image, score, left, top, right, bottom."
         ),
@@ -83,8 +86,10 @@ def score(args: argparse.Namespace) -> int:
         around = surroundings()
         write_json(args.json, {**result, **files, "versions": around["versions"], "git": around["git"]})
     show(result, args.json)
-    for note in notes:
+    for note in (*notes, *_remedies(args, result, tasks)):
         print(note)
+    if not result["detections"]:
+        print(f"note: {_nothing(args, result, len(found))}", file=sys.stderr)
     return 0
 
 
@@ -98,18 +103,22 @@ def read(
         DataError: what is wrong in the files.
     """
     from detection.evaluation import DetectionArrays, GroundTruth
+    from detection.evaluation.arrays import read_results
+    from detection.evaluation.by_name import by_name, has_names
+    from detection.evaluation.voc_files import notes_on, read_voc_detections
 
     if not args.detections.is_dir():
         if args.detections.suffix == ".txt":
             folder = args.detections.parent
             raise ConfigError(f"command line: --detections  {args.detections} has one class; give its folder, {folder}")
-        return GroundTruth.from_coco(args.gt), DetectionArrays.from_results(args.detections), {}, []
-    from detection.data.categories import with_categories
-    from detection.data.coco import read_coco
-    from detection.evaluation.voc_files import notes_on, read_voc_detections
+        results, source = read_results(args.detections), str(args.detections)
+        if not isinstance(results, list) or not has_names(results):
+            return GroundTruth.from_coco(args.gt), DetectionArrays.from_results(results, source=source), {}, []
+        truth = _with_all_classes(args.gt, tasks)
+        found, remarks = by_name(results, truth, tasks, source=source)
+        return truth, found, {}, list(remarks)
 
-    annotations = with_categories(read_coco(args.gt, tasks=tasks), tasks.classes, unknown_id=tasks.unknown_id)
-    truth = GroundTruth.from_annotations(annotations)
+    truth = _with_all_classes(args.gt, tasks)
     listed = read_voc_detections(args.detections, truth, tasks)
     notes = list(notes_on(listed))
     if args.mode == "strict" or listed.fit(truth, image_list):
@@ -119,6 +128,16 @@ def read(
         "detections as often as the files have them, as the original evaluator takes them."
     )
     return truth, listed.lines, {"detections_once_per_image": True}, notes
+
+
+def _with_all_classes(file: Path, tasks: "TaskSet") -> "GroundTruth":
+    """The annotations with a category for every class of the task set, under its names."""
+    from detection.data.categories import with_categories
+    from detection.data.coco import read_coco
+    from detection.evaluation import GroundTruth
+
+    annotations = with_categories(read_coco(file, tasks=tasks), tasks.classes, unknown_id=tasks.unknown_id)
+    return GroundTruth.from_annotations(annotations)
 
 
 def read_list(path: Path) -> list[str]:
@@ -206,14 +225,58 @@ def _notes(result: dict[str, Any], written: Path | None) -> list[str]:
         f"{'no cap per image' if cap is None else f'at most {cap} per image'}.",
         f"{result['known_objects']:,} known objects, {result['num_unknown_gt']:,} unknown.",
     ]
+    if result["lowest_score"] is not None:
+        notes.append(f"The lowest score of a detection is {result['lowest_score']:.3g}.")
+    if result["detections"] and any(result["left_out"].values()):
+        notes.append(f"Left out were {_left_out(result)}.")
+    if result["detections"] and result["images_without_detections"]:
+        notes.append(f"In {result['images_without_detections']:,} of the images there is no detection.")
     if result["later_class_detections"]:
         scored = "not scored" if result["mode"] == "strict" else "counted in A-OSE only"
-        notes.append(f"{result['later_class_detections']:,} detections of classes of later tasks were {scored}.")
+        notes.append(
+            f"{result['later_class_detections']:,} detections name classes that task {result['task']} does not know "
+            f"yet ({_few(result['later_classes'])}): they are {scored}."
+        )
     if result["mode"] == "strict" and result["coco_ap_per_class"] is None:
         notes.append("COCO AP is left out of more than 100 000 detections; --coco computes it, in minutes.")
     if written is not None:
         notes.append(f"Written to {written}.")
     return notes
+
+
+def _remedies(args: argparse.Namespace, result: dict[str, Any], tasks: "TaskSet") -> list[str]:
+    """What to do if detections, images and task do not seem to belong together."""
+    notes = []
+    if result["later_classes"]:
+        task = next(task for task in range(1, tasks.count + 1) if set(result["later_classes"]) <= {*tasks.known(task)})
+        notes.append(f"If the detector has learnt {_few(result['later_classes'])}, score it with --task {task}.")
+    empty = result["images_without_detections"]
+    if result["detections"] and 2 * empty > result["images"] and args.image_list is None:
+        notes.append("If only some of the images were looked at, name these with --image-list.")
+    return notes
+
+
+def _nothing(args: argparse.Namespace, result: dict[str, Any], given: int) -> str:
+    """Why there is nothing to score."""
+    if not given:
+        return f"there is no detection in {args.detections}: nothing was found, or written to another file"
+    return f"no detection was scored: of the {given:,} in {args.detections}, left out were {_left_out(result)}"
+
+
+def _left_out(result: dict[str, Any]) -> str:
+    """`3 detections below the score floor and 2 beyond the cap per image`."""
+    reasons = {
+        "image_list": "in images that are not listed",
+        "score_floor": "below the score floor",
+        "per_image": "beyond the cap per image",
+    }
+    counts = [(result["left_out"][key], why) for key, why in reasons.items() if result["left_out"][key]]
+    said = [f"{count:,} {'detections ' if not place else ''}{why}" for place, (count, why) in enumerate(counts)]
+    return " and ".join(said)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _percent(value: float | None) -> str:

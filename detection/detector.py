@@ -80,6 +80,11 @@ class OpenWorldDetector:
         return str(self.engine.head.status())
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the fit of the decision found wanting, in sentences; empty if nothing."""
+        return tuple(self.engine.head.scorer.notes)
+
+    @property
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.engine.parameters()).device

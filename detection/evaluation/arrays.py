@@ -140,16 +140,17 @@ class DetectionArrays:
         return len(self.scores)
 
     @classmethod
-    def from_results(cls, results: str | Path | Sequence[Mapping[str, Any]]) -> Self:
+    def from_results(cls, results: str | Path | Sequence[Mapping[str, Any]], *, source: str = "detections") -> Self:
         """COCO results: a list of {image_id, category_id, bbox: [x, y, w, h], score, energy?, unknown_posterior?}.
+
+        Ids are taken as they are; `by_name` takes those that go by names, as in files of `surnia detect predict`.
 
         Raises:
             DataError: the file is no such list; the first record at fault is named.
         """
-        source = "detections"
         if isinstance(results, str | Path):
             source = str(results)
-            results = _read_json(Path(results))
+            results = read_results(results)
         if not isinstance(results, Sequence) or isinstance(results, str | bytes):
             raise DataError(f"{source} must be a list of detections as COCO's results are, not a {_kind(results)}.")
         try:
@@ -172,7 +173,22 @@ class DetectionArrays:
         )
 
 
-def _read_json(path: Path) -> Any:
+def as_ids(ids: Sequence[int | str]) -> npt.NDArray[Any]:
+    """Image ids as an array: numbers as numbers, anything else as objects."""
+    if all(isinstance(image, int) for image in ids):
+        return np.array(ids, dtype=np.int64)
+    found = np.empty(len(ids), dtype=object)
+    found[:] = ids
+    return found
+
+
+def read_results(path: str | Path) -> Any:
+    """The content of a JSON file of COCO results, with nothing in it checked.
+
+    Raises:
+        DataError: it cannot be read or is not JSON.
+    """
+    path = Path(path)
     remedy = "give a JSON list of detections, as COCO's results are"
     raw = read_file(path, limit=MAX_BYTES, error=DataError, remedy=remedy)
     collecting = gc.isenabled()
@@ -243,13 +259,9 @@ def _ids(values: list[Any], source: str) -> npt.NDArray[Any]:
         if not isinstance(value, int | str) or isinstance(value, bool):
             raise DataError(f"{source}: detection {i} (from 0) has {value!r:.80} as 'image_id', no number and no text.")
     try:
-        if all(isinstance(value, int) for value in values):
-            return np.array(values, dtype=np.int64)
-    except OverflowError:
-        pass  # no annotation has such an id; it will be told as unknown
-    found = np.empty(len(values), dtype=object)
-    found[:] = values
-    return found
+        return as_ids(values)
+    except OverflowError:  # no annotation has such an id; it will be told as unknown
+        return np.array(values, dtype=object)
 
 
 def _category_ids(values: list[Any], source: str) -> Indices:

@@ -1,7 +1,7 @@
 """Annotations and detections brought together under one task: the labels both are scored in."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,7 @@ class Comparison:
         truths: objects; of classes not yet introduced, and of categories in no task, with the label C.
         found: detections; `known <= label < C` where a detector with fixed outputs names a class of a later task.
         distractor_image, distractors: what looks like an object and is none.
+        left_out: how many detections `image_list`, `score_floor` and `per_image` left out, one after the other.
     """
 
     names: tuple[str, ...]
@@ -77,6 +78,7 @@ class Comparison:
     found: Found
     distractor_image: Indices
     distractors: Boxes
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def unknown(self) -> int:
@@ -142,12 +144,18 @@ def compare(
     place[listed] = np.arange(len(listed))
 
     found = _found(ground_truth, detections, _label_by_id(ground_truth, of_category, tasks))
+    counts = [len(found)]
     found = found[place[found.image] >= 0]
     found = replace(found, image=place[found.image])
+    counts.append(len(found))
     if score_floor is not None:
         found = found[found.scores >= score_floor]
+    counts.append(len(found))
     if per_image is not None:
         found = found[rank_within(found.image, found.scores) < per_image]
+    counts.append(len(found))
+    reasons = ("image_list", "score_floor", "per_image")
+    left_out = {reason: before - after for reason, before, after in zip(reasons, counts, counts[1:])}
 
     here, near = place[ground_truth.box_image] >= 0, place[ground_truth.distractor_image] >= 0
     labels = np.array([len(names) if label is None or label >= known else label for label in of_category], np.int64)
@@ -168,6 +176,7 @@ def compare(
         found,
         place[ground_truth.distractor_image[near]],
         ground_truth.distractors[near],
+        left_out,
     )
 
 
@@ -230,7 +239,8 @@ def _image_indices(ground_truth: GroundTruth, detections: DetectionArrays) -> In
         image_id = ids.tolist()[at]
         raise DataError(
             f"{detections.source}: detection {at} (from 0) is in the image {image_id!r}, which {ground_truth.source} "
-            "does not have; score it with the annotations it was made for."
+            "does not have; score it with the annotations it was made for, or go by names as surnia detect predict "
+            "does (file_name and category_name in every detection)."
         )
     return index
 

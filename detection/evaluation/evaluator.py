@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from detection.evaluation.arrays import DetectionArrays, GroundTruth
 from detection.evaluation.average_precision import harmonic
 from detection.evaluation.coco_ap import coco_metrics
-from detection.evaluation.comparison import compare
+from detection.evaluation.comparison import Comparison, compare
 from detection.evaluation.ore import ore_metrics
 from detection.evaluation.separation import distraction_metrics, separation_metrics
 from detection.evaluation.strict import strict_metrics
@@ -71,6 +73,8 @@ class OpenWorldEvaluator:
             "images": comparison.images,
             "image_lines": len(comparison.lines),
             "detections": len(comparison.found),
+            "left_out": dict(comparison.left_out),
+            **_told(comparison),
             **(variants if self.mode == "ore" else {}),
             **found,
             "h_score": harmonic(found["map_both"], found["u_recall"]),
@@ -78,6 +82,17 @@ class OpenWorldEvaluator:
             **separation_metrics(comparison),
             **distraction_metrics(comparison),
         }
+
+
+def _told(comparison: Comparison) -> dict[str, Any]:
+    """What tells detections that are not those of this test set or task, or lack the weaker ones."""
+    found, known = comparison.found, comparison.known
+    later = np.unique(found.label[(found.label >= known) & (found.label < comparison.unknown)])
+    return {
+        "lowest_score": float(found.scores.min()) if len(found) else None,
+        "images_without_detections": comparison.images - len(np.unique(found.image)),
+        "later_classes": [comparison.names[label] for label in later.tolist()],
+    }
 
 
 _NO_COCO = dict.fromkeys(
@@ -117,7 +132,9 @@ def evaluate(
 
     Returns:
         Plain numbers under names, ready for JSON. Besides the metrics of the mode: `h_score`, the harmonic mean of
-        `map_both` and `u_recall`; those of `separation_metrics` and `distraction_metrics`.
+        `map_both` and `u_recall`; those of `separation_metrics` and `distraction_metrics`; `left_out`, how many
+        detections the arguments left out; of those that stay, `lowest_score`, `images_without_detections`, and
+        `later_classes`, which tasks after this one bring.
 
     Raises:
         ConfigError: there is no such task or mode, or an argument is out of range.

@@ -16,7 +16,7 @@ import numpy as np
 
 from detection.data.annotations import Indices
 from detection.data.problems import shown
-from detection.evaluation.arrays import DetectionArrays, Floats, GroundTruth
+from detection.evaluation.arrays import DetectionArrays, Floats, GroundTruth, as_ids
 from detection.evaluation.comparison import lines_of
 from detection.tasks import UNKNOWN_NAME, TaskSet
 from sslcore.did_you_mean import did_you_mean
@@ -80,7 +80,7 @@ def read_voc_detections(folder: Path, truth: GroundTruth, tasks: TaskSet) -> Lis
     boxes = values[:, 1:] - np.array([1.0, 1.0, 0.0, 0.0])
     place = _places(names, truth, folder)
     category = np.concatenate(categories)
-    image_ids = _as_ids([truth.image_ids[i] for i in place.tolist()])
+    image_ids = as_ids([truth.image_ids[i] for i in place.tolist()])
     lines = DetectionArrays(image_ids, category, boxes, values[:, 0], source=str(folder))
     kept, runs = _repetitions(place, np.column_stack([category, values]), len(truth.image_ids))
     once = DetectionArrays(image_ids[kept], category[kept], boxes[kept], values[kept, 0], source=str(folder))
@@ -193,14 +193,6 @@ def _refuse_ambiguous(names: Sequence[str]) -> None:
             "one: read as a number, Pascal VOC's 000139 and COCO's 000000000139 are the same; write the detections "
             "under the images' file names"
         )
-
-
-def _as_ids(ids: list[int | str]) -> np.ndarray:
-    if all(isinstance(image, int) for image in ids):
-        return np.array(ids, dtype=np.int64)
-    found = np.empty(len(ids), dtype=object)
-    found[:] = ids
-    return found
 
 
 # --- repetitions -----------------------------------------------------------------------------------------------------

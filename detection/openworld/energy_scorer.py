@@ -154,6 +154,11 @@ class EnergyScorer(nn.Module):
             f"with a prior of {self.prior:.2g}."
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the fit found wanting, in sentences, also after loading; empty if nothing, or nothing was fitted."""
+        return tuple(self._summary.get("sentences", ()))
+
     def get_extra_state(self) -> Tensor:
         return packed({"score": self.score, "temperature": self.temperature, "prior": self.prior, "fit": self._summary})
 

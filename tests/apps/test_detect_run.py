@@ -1,5 +1,6 @@
 """`surnia detect` from training to a class that a person named, on drawn shapes."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -57,6 +58,17 @@ def surnia(home, monkeypatch, capsys):
         return code, said.out, said.err
 
     return run
+
+
+@contextlib.contextmanager
+def moved(path):
+    """A file or folder that is elsewhere for a while."""
+    elsewhere = path.with_suffix(".moved")
+    path.rename(elsewhere)
+    try:
+        yield
+    finally:
+        elsewhere.rename(path)
 
 
 def results(run):
@@ -249,7 +261,31 @@ def test_without_what_it_was_tested_on_a_run_says_what_is_gone(home, surnia):
         (home / "elsewhere.json").rename(home / "set" / "test.json")
     assert code == 2
     assert "runs/mine/recipe.yaml:" in err and "data.test: there is nothing at 'set/test.json'" in err
-    assert "put back what the run was tested on, or give other annotated images with --data" in err
+    assert "put back what the run was tested on, or measure it on annotated images that are there: --data FILE" in err
+
+
+def test_evaluating_asks_for_nothing_but_what_it_measures_on(home, surnia, tmp_path):
+    """Pictures only where they must be looked at; training annotations only to see that nothing has changed."""
+    own, file = results(home / "runs" / "mine")["by_task"][1]["strict"], tmp_path / "result.json"
+
+    def measured():
+        code, _, err = surnia("evaluate", "runs/mine", "--json", file, "--overwrite")
+        found = json.loads(file.read_text()) if code == 0 else {}
+        return code, err, {key: found.get(key) for key in own} == own
+
+    images, train, test = home / "set/images", home / "set/train_1.json", home / "set/test.json"
+    with moved(images):
+        assert measured() == (0, "", True)
+        with moved(train):  # nobody knows whether what was found is of these images still
+            code, err, _ = measured()
+        assert code == 3
+        assert "set/test.json  none of its 12 images is in set/images, where 'test_0.png' should be" in err
+        assert err.endswith("--data FILE, and --images FOLDER if they are not beside it\n")
+        assert surnia("evaluate", "runs/mine", "--data", test, "--images", images.with_suffix(".moved"))[0] == 0
+    with moved(train):
+        code, err, _ = measured()  # looked at again
+        assert (code, err) == (0, "")
+        assert json.loads(file.read_text())["map_both"] == pytest.approx(own["map_both"], abs=1e-9)
 
 
 def test_own_annotations_are_looked_at_and_measured(home, surnia, tmp_path):
@@ -343,8 +379,8 @@ def test_predict_writes_results_and_pictures_and_names_what_it_cannot_read(home,
     assert all(names[record["category_id"]] == record["category_name"] for record in found)
 
 
-def scored(home, surnia, detections, out):
-    words = ("--gt", "set/test.json", "--detections", detections, "--tasks", "tasks.yaml", "--task", "2", "--json", out)
+def scored(home, surnia, detections, out, truth="set/test.json", tasks="tasks.yaml"):
+    words = ("--gt", truth, "--detections", detections, "--tasks", tasks, "--task", "2", "--json", out, "--overwrite")
     code, said, err = surnia("score", *words)
     assert (code, err) == (0, "")
     return json.loads(out.read_text()), said
@@ -387,7 +423,10 @@ def test_like_says_what_does_not_fit(home, surnia, tmp_path):
     shutil.copy(home / "set/images/test_0.png", tmp_path / "twice")
     code, _, err = surnia(*words, "set/test.json", "set/images", tmp_path / "twice/test_0.png")
     assert code == 3
-    assert "twice/test_0.png are both test_0.png by name, which set/test.json lists once; give the folder" in err
+    assert (
+        "twice/test_0.png are both test_0.png by name, which set/test.json lists once; give the one that is meant"
+        in err
+    )
     annotations = json.loads((home / "set" / "test.json").read_text())
     annotations["categories"][0]["id"] = 0
     for box in annotations["annotations"]:
@@ -397,6 +436,14 @@ def test_like_says_what_does_not_fit(home, surnia, tmp_path):
     assert code == 2
     assert "has the category 'red' under the id 0, which is that of unknown objects; leave --like out" in err
     assert not (tmp_path / "found").exists()
+    assert surnia(*words[:-1], "set/images", "--score", "0")[0] == 0
+    (tmp_path / "tasks.yaml").write_text((home / "tasks.yaml").read_text().replace("unknown_id: 0", "unknown_id: 9"))
+    remedied, usual = (
+        scored(home, surnia, tmp_path / "found/detections.json", tmp_path / f"{truth.stem}.json", truth, tasks)[0]
+        for truth, tasks in ((tmp_path / "zero.json", tmp_path / "tasks.yaml"), (Path("set/test.json"), "tasks.yaml"))
+    )
+    same = ("map_both", "u_recall", "detections", "num_unknown_gt")
+    assert {key: remedied[key] for key in same} == {key: usual[key] for key in same}
 
 
 def test_predict_passes_on_what_the_fit_found_wanting(home, surnia, tmp_path, monkeypatch):
@@ -526,9 +573,60 @@ def test_learning_goes_on_after_a_stop_and_the_same_can_be_learnt_further(home, 
     code, _, err = surnia("learn", "runs/further", named(grouped, tmp_path / "other", "gizmo"))
     assert code == 3
     assert "nothing new is left to learn" in err
-    code, out, _ = surnia("learn", "runs/further", named(grouped, tmp_path / "both", "thing2", "gizmo"))
+    code, out, err = surnia("learn", "runs/further", named(grouped, tmp_path / "both", "thing2", "gizmo"))
     assert code == 0, out
+    assert "has no annotation" not in err  # of thing, which no validation image has: nothing of this lesson
     assert OpenWorldDetector.load(home / "runs" / "further-task4").known[-2:] == ("thing", "gizmo")
+
+
+def test_a_run_that_learnt_further_is_measured_without_the_pictures_it_learnt_from(home, grouped, surnia, tmp_path):
+    root = Path(json.loads((grouped / "unknowns.json").read_text())["root"])
+    names = named(grouped, tmp_path / "typed", "thing")
+    assert surnia("learn", "runs/mine", names, "--later.steps", "2", "--run", "runs/measured")[0] == 0
+    with moved(root):
+        code, _, err = surnia("evaluate", "runs/measured", "--json", tmp_path / "again.json")
+    assert (code, err) == (0, "")
+    own = results(home / "runs" / "measured")["by_task"][2]["strict"]
+    found = json.loads((tmp_path / "again.json").read_text())
+    assert {key: found[key] for key in own} == own
+
+
+def test_pictures_that_moved_are_one_sentence_with_the_option_that_helps(grouped, surnia, tmp_path):
+    names = named(grouped, tmp_path / "typed", "thing")
+    root = Path(json.loads((grouped / "unknowns.json").read_text())["root"])
+    (tmp_path / "empty").mkdir()
+    with moved(root):
+        code, _, err = surnia("learn", "runs/mine", names, "--dry-run")
+        assert code == 3
+        assert re.fullmatch(
+            rf"(\d+) of \1 pictures with named objects are not in {root}, as .*\.png: put them back, or say where the "
+            r"pictures are now with --images FOLDER\n",
+            err,
+        )
+        code, _, err = surnia("learn", "runs/mine", names, "--dry-run", "--images", tmp_path / "empty")
+        assert code == 3
+        assert f"are not in {tmp_path / 'empty'}, which --images names" in err and err.count("\n") == 1
+        code, out, err = surnia("learn", "runs/mine", names, "--dry-run", "--images", root.with_suffix(".moved"))
+        assert (code, err) == (0, "") and "Task 3: thing" in out
+
+
+def test_who_found_the_objects_is_looked_at_before_they_are_learnt(grouped, surnia, tmp_path):
+    names = named(grouped, tmp_path / "typed", "thing")
+    record = names.parent / "unknowns.json"
+    content = json.loads(record.read_text())
+    assert content["found_by"]["path"].endswith("runs/mine")
+    assert "were found by" not in surnia("learn", "runs/mine", names, "--dry-run")[1]
+    content["found_by"] = {"path": "/runs/other", "weights": "0" * 64}
+    record.write_text(json.dumps(content))
+    code, out, _ = surnia("learn", "runs/mine", names, "--dry-run")
+    assert code == 0
+    assert out.startswith(
+        f"note: the groups in {names.parent} were found by /runs/other, not by runs/mine, and it knew"
+    )
+    record.write_text(json.dumps({**content, "known": ["cow"]}))
+    code, out, err = surnia("learn", "runs/mine", names, "--dry-run")
+    assert (code, out) == (2, "")
+    assert "found by /runs/other, which knew cow, and runs/mine knows red, green, blue, yellow: learn them with" in err
 
 
 def test_what_cannot_be_learnt_is_said(home, grouped, surnia, tmp_path):

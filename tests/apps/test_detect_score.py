@@ -87,6 +87,93 @@ def test_one_sentence_each(files):
         score(options().read(words(files)))
 
 
+def without_detections(files, capsys, *more):
+    """What is said on stderr, and the result, where nothing is left to score."""
+    given = words(files, *more, "--json", files / "out.json", "--overwrite")
+    assert score(options().read(given)) == 0
+    result = json.loads((files / "out.json").read_text())
+    assert (result["detections"], result["u_recall"], result["u_ap"], result["lowest_score"]) == (0, 0.0, 0.0, None)
+    return capsys.readouterr().err, result
+
+
+def test_zeros_are_explained(files, capsys):
+    """Nothing left to score is no error, but nobody should have to guess why all is zero."""
+    err, result = without_detections(files, capsys, "--score-floor", "0.95")
+    assert err == f"note: no detection was scored: of the 3 in {files}/found.json, left out were 3 detections below " \
+        "the score floor\n"  # fmt: skip
+    assert result["left_out"] == {"image_list": 0, "score_floor": 3, "per_image": 0}
+    (files / "list.txt").write_text("2\n")
+    err, _ = without_detections(files, capsys, "--image-list", files / "list.txt", "--score-floor", "0.75")
+    assert "left out were 2 detections in images that are not listed and 1 below the score floor" in err
+    (files / "found.json").write_text("[]")
+    err, result = without_detections(files, capsys)
+    assert err.startswith(f"note: there is no detection in {files}/found.json")
+    assert result["images_without_detections"] == 2
+
+
+def test_what_is_left_out_and_where_nothing_was_found_is_said(files, capsys):
+    assert score(options().read(words(files, "--score-floor", "0.75", "--per-image", "1"))) == 0
+    said, err = capsys.readouterr()
+    assert "Left out were 1 detections below the score floor and 1 beyond the cap per image." in said
+    assert "The lowest score of a detection is 0.9." in said
+    assert "In 1 of the images there is no detection." in said
+    assert "--image-list" not in said and err == ""
+
+
+def test_images_that_nobody_may_have_looked_at_are_told_with_the_remedy(files, capsys):
+    truth = json.loads((files / "gt.json").read_text())
+    truth["images"] += [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 100} for i in range(3, 9)]
+    (files / "gt.json").write_text(json.dumps(truth))
+    assert score(options().read(words(files))) == 0
+    said = capsys.readouterr().out
+    assert "In 6 of the images there is no detection." in said
+    assert "If only some of the images were looked at, name these with --image-list." in said
+    (files / "list.txt").write_text("1\n2\n")
+    assert score(options().read(words(files, "--image-list", files / "list.txt"))) == 0
+    assert "no detection" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("mode", "fate"), [("strict", "not scored"), ("ore", "counted in A-OSE only")])
+def test_classes_that_the_task_does_not_know_yet(files, capsys, mode, fate):
+    found = json.loads((files / "found.json").read_text())
+    found[1]["category_id"] = 2
+    (files / "found.json").write_text(json.dumps(found))
+    assert score(options().read(words(files, "--mode", mode))) == 0
+    said = capsys.readouterr().out
+    assert f"1 detections name classes that task 1 does not know yet (dog): they are {fate}." in said
+    assert "If the detector has learnt dog, score it with --task 2." in said
+    assert score(options().read(words(files, "--mode", mode, task="2"))) == 0
+    assert "know yet" not in capsys.readouterr().out
+
+
+def test_detections_with_names_go_by_names(files, capsys):
+    """As `surnia detect predict` numbers them: images in its own order, classes by its labels, other images besides."""
+    found = json.loads((files / "found.json").read_text())
+    assert score(options().read(words(files, "--json", files / "plain.json"))) == 0
+    names = {0: "unknown", 1: "cat"}
+    for record in found:
+        record |= {"file_name": f"{record['image_id']}.jpg", "category_name": names[record["category_id"]]}
+        record |= {"image_id": 3 - record["image_id"], "category_id": 2 * record["category_id"]}
+    found.append({**found[0], "image_id": 3, "file_name": "x.jpg"})
+    (files / "found.json").write_text(json.dumps(found))
+    capsys.readouterr()
+    assert score(options().read(words(files, "--json", files / "named.json"))) == 0
+    said = capsys.readouterr().out
+    assert f"told by the names in {files}/found.json, not by its ids" in said
+    assert "1 detections in 1 images that" in said
+    ours, theirs = (json.loads((files / name).read_text()) for name in ("named.json", "plain.json"))
+    assert ours == theirs
+
+
+def test_no_image_in_common_is_an_error_with_its_remedy(files):
+    found = [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 50, 50], "score": 0.9}]
+    (files / "found.json").write_text(json.dumps(found))
+    with pytest.raises(
+        DataError, match=r"in the image 7, which .* does not have; .* made for, or go by names as surnia"
+    ):
+        score(options().read(words(files)))
+
+
 def test_the_options_are_light_and_scoring_needs_no_torch(files):
     code = (
         "import sys; from apps.detect_score import options, score; "

@@ -251,6 +251,15 @@ def test_a_new_fit_replaces_the_old_one_and_can_be_forgotten():
     assert not scorer.fitted
 
 
+def test_what_a_fit_found_wanting_survives_a_checkpoint():
+    scorer = fitted(normal(0, 1, 100), normal(-8, 1, 100))
+    other = EnergyScorer()
+    other.load_state_dict(scorer.state_dict())
+    assert other.notes == scorer.notes == scorer.report.sentences
+    assert any("unknown regions do not have a higher energy than known ones" in note for note in other.notes)
+    assert fitted(normal(-8, 1, 100), normal(0, 1, 100)).notes == EnergyScorer().notes == ()
+
+
 def test_the_fit_survives_a_checkpoint():
     scorer = fitted(normal(-8, 1, 100), normal(0, 1, 100), temperature=1.5, prior=0.3)
     other = EnergyScorer(temperature=1.5)

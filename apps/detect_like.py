@@ -1,0 +1,86 @@
+"""The numbers that `surnia detect predict` writes: its own, or those of annotations that it is to be like."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from detection.data.coco import read_coco
+from detection.data.file_names import FileNames
+from detection.data.results import category_ids
+from detection.detector import OpenWorldDetector
+from detection.structures import FIRST_KNOWN, UNKNOWN
+from sslcore.errors import ConfigError, DataError
+from sslcore.storage.messages import show_path
+
+Images = list[tuple[Path, str]]
+"""Files, and the names they go by."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Ids in result files: of images by their names (None: counted from 1), of categories by the detector's labels."""
+
+    image_ids: dict[str, int | str] | None
+    category_of: dict[int, int]
+
+
+def own_numbers(detector: OpenWorldDetector) -> Numbers:
+    """The task set's unknown id, and the known classes by their labels."""
+    unknown = detector.tasks.unknown_id
+    shift = unknown + 1 if unknown > UNKNOWN else 0
+    known = {label: label + shift for label in range(FIRST_KNOWN, len(detector.names))}
+    return Numbers(None, {UNKNOWN: unknown} | known)
+
+
+def read_like(file: Path, images: Images, detector: OpenWorldDetector) -> tuple[Images, Numbers]:
+    """Those images that a COCO json lists, under its names, and its numbers. How many it does not list, or lists
+    besides, is said on stderr.
+
+    Raises:
+        ConfigError: the unknown id is that of a class there.
+        DataError: the file is no COCO json, or lists none of the images, or which one is meant is not clear.
+    """
+    annotations = read_coco(file, tasks=detector.tasks)
+    unknown = detector.tasks.unknown_id
+    taken = dict(zip(annotations.category_ids, annotations.categories, strict=True)).get(unknown)
+    if taken in detector.tasks.classes:
+        raise ConfigError(
+            f"command line: --like  {show_path(file)} has the category '{taken}' under the id {unknown}, which is that "
+            "of unknown objects; leave --like out, and give surnia detect score a task file with another unknown_id"
+        )
+    names = [image.file_name for image in annotations.images]
+    listed = _listed(images, FileNames(names), file)
+    if not listed:
+        raise DataError(
+            f"{show_path(file)} lists none of the {len(images)} images, {show_path(images[0][0])} for one; give the "
+            "folder of its images"
+        )
+    _tell(len(images) - len(listed), len(names) - len(listed), show_path(file))
+    ids = {names[place]: annotations.images[place].id for place in listed}
+    chosen = [(path, names[place]) for place, path in listed.items()]
+    return chosen, Numbers(ids, category_ids(annotations, detector.tasks, detector.task))
+
+
+def _listed(images: Images, annotated: FileNames, file: Path) -> dict[int, Path]:
+    """The file of each image, by its place in the annotations, in the files' order."""
+    found = dict[int, Path]()
+    for path, _ in images:
+        for place in annotated.find(path.absolute().as_posix()):
+            if place in found:
+                raise DataError(
+                    f"{show_path(found[place])} and {show_path(path)} are both {show_path(annotated.names[place])} by "
+                    f"name, which {show_path(file)} lists once; give the one that is meant"
+                )
+            found[place] = path
+    return found
+
+
+def _tell(strange: int, absent: int, file: str) -> None:
+    if strange:
+        print(f"note: {strange:,} images that {file} does not list are left out", file=sys.stderr)
+    if absent:
+        print(
+            f"note: {absent:,} images that {file} lists are not among those given; when scored, nothing was found in "
+            "them",
+            file=sys.stderr,
+        )
