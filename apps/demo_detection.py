@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from apps.detect_unknowns import origin
 from apps.recipe_files import shipped_file
 from apps.recipes import load_recipe
 from apps.run_directory import open_run
@@ -132,6 +133,7 @@ class Learning:
                     [images.path(i) for i in range(count)],
                     self.folder,
                     known=detector.known,
+                    found_by=origin(detector, self.run_dir),
                     wanted=WANTED,
                     method="kmeans",
                     groups=GROUPS,

@@ -152,10 +152,9 @@ def unknowns_options() -> Options:
     parser.option("--score", check.number(least=0, most=1), "lowest score", metavar="MIN", default=0.05)
     parser.option(
         "--posterior",
-        check.number(least=0, most=1),
-        "lowest probability of being unknown; 0: all that is called unknown, which has more than 0.5",
+        _posterior,
+        "lowest probability of being unknown, above 0.5 (default: all that is called unknown, which has more)",
         metavar="MIN",
-        default=0,
     )
     parser.option("--per-image", check.whole(1), "most objects of an image, the likeliest", metavar="N", default=5)
     parser.option("--groups", check.whole(1), "so many groups by k-means (default: as many as HDBSCAN finds)",
@@ -164,6 +163,17 @@ def unknowns_options() -> Options:
     parser.option("--seed", check.whole(0), "of the grouping", metavar="N", default=0)
     _inference(parser)
     return parser
+
+
+def _posterior(given: str) -> float:
+    """What is called unknown is so with more than one half: a lower bound would leave out nothing, without a word."""
+    value = check.number(least=0, most=1)(given)
+    if value <= 0.5:
+        raise ValueError(
+            f"leaves out nothing at {given}, because what is called unknown has more than 0.5: ask for more, or leave "
+            "the option out"
+        )
+    return value
 
 
 def unknowns(arguments: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from apps.recipes import load as load_recipe_file
 from detection.data.annotations import AnnotationSet
 from detection.data.categories import with_categories
 from detection.data.coco import read_coco
-from detection.data.openworld import find_pictures, open_data
+from detection.data.openworld import find_pictures, open_test
 from detection.data.problems import Problems
 from detection.data.results import category_ids, results_of
 from detection.data.validation import clean, validate
@@ -36,6 +36,10 @@ from sslcore.storage.messages import show_path
 
 SHOWN = 10
 WORKERS = 2
+BACK = (
+    "put back what the run was tested on, or measure it on annotated images that are there: --data FILE, and --images "
+    "FOLDER if they are not beside it"
+)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,13 +75,21 @@ def _own_test(run: Path, info: dict[str, Any], task: int) -> tuple[AnnotationSet
         )
     loaded = load_recipe_file(str(run / "recipe.yaml"), [], DetectionRecipe, folder="detection")
     recipe = loaded.recipe
-    if missing := missing_data(loaded):
-        raise ConfigError(*missing, "put back what the run was tested on, or give other annotated images with --data")
-    data = open_data(recipe.data, fits=recipe.fits)
-    if data.fingerprint != info.get("data"):
+    if missing := missing_data(loaded, tested=True):
+        raise ConfigError(*missing, BACK)
+    test, mark = open_test(recipe.data)
+    found = Layout(run, writes=False).read(task, "detections.json") if mark == info.get("data") else None
+    if mark is not None and mark != info.get("data"):
         print("note: the data are not those that the run was trained with", file=sys.stderr)
-        return data.test, None
-    return data.test, Layout(run, writes=False).read(task, "detections.json")
+    if found is None:
+        _refuse_gone(test)
+    return test, found
+
+
+def _refuse_gone(test: AnnotationSet) -> None:
+    """DataError if test images that have to be looked at are not there."""
+    if fatal := [problem for problem in validate({"test": test}) if problem.fatal]:
+        raise DataError("\n".join([*map(str, fatal), BACK]))
 
 
 # --- own data --------------------------------------------------------------------------------------------------------

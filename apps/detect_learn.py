@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, recipe: DetectionRecipe, *, command: list[str]
     if not args.dry_run:
         run_names.refuse_existing(run_dir, "surnia detect train")
     begun, _ = load_recipe(str(args.begun / "recipe.yaml"), DetectionRecipe, folder="detection")
-    standing = Standing(args.begun, begun, prepare(begun), task)
+    standing = Standing(args.begun, begun, prepare(begun, again=True), task)
     with tempfile.TemporaryDirectory() as work:
         lesson = give_lesson(standing, args.names, Path(work), root=args.images)
         tell(lesson, standing)

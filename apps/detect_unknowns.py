@@ -1,14 +1,18 @@
 """`surnia detect unknowns`: unknown objects of a folder, grouped for a person to name."""
 
 import argparse
+import os
 import shlex
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
 from apps.detect_predict import find_images, load
-from detection.discovery import Wanted, discover
+from detection.detector import OpenWorldDetector
+from detection.discovery import FoundBy, Wanted, discover
+from sslcore.storage.checkpoint import weights_hash
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,7 +27,8 @@ def run(args: argparse.Namespace) -> int:
             images,
             args.out,
             known=detector.known,
-            wanted=Wanted(score=args.score, posterior=args.posterior, per_image=args.per_image),
+            found_by=origin(detector, args.run),
+            wanted=Wanted(score=args.score, posterior=args.posterior or 0.0, per_image=args.per_image),
             method="hdbscan" if args.groups is None else "kmeans",
             groups=args.groups,
             min_group=args.min_group,
@@ -37,3 +42,8 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"{count:,} unknown object{'s' * (count != 1)} in {found.grouping.counted()}: {args.out}")
     console.print(f"Next:\n  look at {found.index}\n  type names into {found.names}\n  {learn}")
     return 0
+
+
+def origin(detector: OpenWorldDetector, place: Path) -> FoundBy | None:
+    """What `learn` recognises the detector by, which was loaded from a place."""
+    return None if detector.path is None else FoundBy(os.path.abspath(place), weights_hash(detector.path))

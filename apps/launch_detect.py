@@ -43,9 +43,18 @@ def _missing(loaded: Loaded[DetectionRecipe]) -> list[str]:
     return in_order(missing_data(loaded) + _weights(loaded))
 
 
-def missing_data(loaded: Loaded[DetectionRecipe]) -> list[str]:
-    """A sentence for each path of a recipe's data that leads nowhere."""
+def missing_data(loaded: Loaded[DetectionRecipe], *, tested: bool = False) -> list[str]:
+    """A sentence for each path of a recipe's data that leads nowhere.
+
+    Args:
+        loaded: the recipe.
+        tested: only those that it takes to read the test annotations.
+    """
     data = loaded.recipe.data
+    if tested and isinstance(data, CocoData):
+        there = Path(data.tasks).exists() or data.tasks in shipped()
+        given = {"data.test": data.test} if there else {"data.test": data.test, "data.tasks": data.tasks}
+        return [said for key, path in given.items() for said in _not_there(loaded, key, path, folder=False)]
     problems = _coco(loaded, data) if isinstance(data, CocoData) else []
     if not isinstance(data, CocoData):
         problems = [

@@ -15,7 +15,7 @@ from detection.data.settings import CocoData, OpenScenesData
 from detection.data.validation import clean, validate
 from detection.data.voc import read_voc
 from detection.tasks import TaskSet
-from sslcore.errors import ConfigError
+from sslcore.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,68 @@ def open_data(
         ConfigError: the task file is wrong, or the number of training files is not that of the tasks.
         DataError: everything fatal in the data, by file and id.
     """
+    ours = _files(settings, say)
+    return open_files(ours.tasks, ours.train, ours.val, ours.test, ours.images, pictures=ours.pictures, fits=fits)
+
+
+def open_test(
+    settings: OpenScenesData | CocoData, *, say: Callable[[str], None] = lambda sentence: None
+) -> tuple[AnnotationSet, str | None]:
+    """The test annotations that a recipe's `data` names, and the fingerprint of all data.
+
+    No picture is looked at, and nothing but the test annotations has to be there: without those of training and
+    validation the fingerprint is None.
+
+    Args:
+        settings: where everything is.
+        say: is told what takes a while.
+
+    Raises:
+        ConfigError: the task file is wrong.
+        DataError: what is fatal in the test annotations, by file and id.
+    """
+    ours, problems = _files(settings, say), Problems()
+    read = {ours.test: read_annotations(ours.test, images=ours.images, tasks=ours.tasks, problems=problems)}
+    problems += validate({"test": replace(read[ours.test], folder=None)}, ours.tasks)
+    problems.refuse()
+    try:
+        for file in {*ours.train, ours.val} - {*read}:
+            read[file] = read_annotations(file, images=ours.images, tasks=ours.tasks, problems=Problems())
+        sets = {role: clean(read[file], Problems()) for role, file in ours.roles.items()}
+    except DataError:
+        return clean(read[ours.test], Problems()), None
+    return sets["test"], fingerprint(ours.tasks, sets, ours.pictures)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Which files settings lead to; `pictures` is the pictures' hash, if it is known."""
+
+    tasks: TaskSet
+    train: list[str]
+    val: str
+    test: str
+    images: Path
+    pictures: str | None = None
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """The file of each role."""
+        several = [f"train_{task}" for task in range(1, len(self.train) + 1)]
+        roles = ["train"] if len(self.train) == 1 else several
+        return dict(zip([*roles, "val", "test"], [*self.train, self.val, self.test], strict=True))
+
+
+def _files(settings: OpenScenesData | CocoData, say: Callable[[str], None]) -> _Files:
     if isinstance(settings, OpenScenesData):
-        return _open_scenes(settings, say)
+        return _scenes(settings, say)
     tasks = TaskSet.from_file(settings.tasks)
     if len(settings.train) not in (1, tasks.count):
         raise ConfigError(
             f"data.train names {len(settings.train)} files and {tasks.name} has {tasks.count} tasks: give one file for "
             "each task, or one for all"
         )
-    return open_files(tasks, settings.train, settings.val, settings.test, Path(settings.images), fits=fits)
+    return _Files(tasks, settings.train, settings.val, settings.test, Path(settings.images))
 
 
 def open_files(
@@ -97,9 +150,7 @@ def open_files(
     Raises:
         DataError: everything fatal, by file and id.
     """
-    problems = Problems()
-    roles = ["train"] if len(train) == 1 else [f"train_{task}" for task in range(1, len(train) + 1)]
-    named = dict(zip([*roles, "val", "test"], [*train, val, test], strict=True))
+    problems, named = Problems(), _Files(tasks, train, val, test, images).roles
     read = dict[str, AnnotationSet]()
     for file in named.values():
         if file not in read:
@@ -155,7 +206,7 @@ def _only_folder_with(names: list[str], folder: Path) -> Path | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _open_scenes(settings: OpenScenesData, say: Callable[[str], None]) -> OpenWorldData:
+def _scenes(settings: OpenScenesData, say: Callable[[str], None]) -> _Files:
     from detection.data.scenes.openscenes import make_openscenes, open_openscenes
 
     if settings.path is not None:
@@ -172,7 +223,7 @@ def _open_scenes(settings: OpenScenesData, say: Callable[[str], None]) -> OpenWo
         )
     train = [str(scenes.train(task)) for task in range(1, scenes.tasks.count + 1)]
     hashed = str(scenes.manifest["hash"])
-    return open_files(scenes.tasks, train, str(scenes.val), str(scenes.test), scenes.images, pictures=hashed)
+    return _Files(scenes.tasks, train, str(scenes.val), str(scenes.test), scenes.images, hashed)
 
 
 def fingerprint(tasks: TaskSet, sets: Mapping[str, AnnotationSet], pictures: str | None = None) -> str:

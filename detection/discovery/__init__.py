@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from detection.discovery.learning import Lesson, learn
     from detection.discovery.naming import Named, read_names, write_names
     from detection.discovery.pipeline import Discovery, discover, write_discovery
-    from detection.discovery.records import SourceImage, UnknownObjects
+    from detection.discovery.records import FoundBy, SourceImage, UnknownObjects
 
 _HOME = {
     "collect": ("Wanted", "collect_unknowns"),
@@ -27,12 +27,13 @@ _HOME = {
     "learned": ("Learned",),
     "learning": ("Lesson", "learn"),
     "naming": ("Named", "read_names", "write_names"),
-    "records": ("SourceImage", "UnknownObjects"),
+    "records": ("FoundBy", "SourceImage", "UnknownObjects"),
 }
 
 # Written out for type checkers, which cannot run `attach`.
 __all__ = [
     "Discovery",
+    "FoundBy",
     "Group",
     "Grouping",
     "Learned",

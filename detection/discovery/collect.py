@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from detection.discovery.records import SourceImage, UnknownObjects, file_hash
+from detection.discovery.records import FoundBy, SourceImage, UnknownObjects, file_hash
 from detection.structures import UNKNOWN, Detections
 from sslcore.errors import DataError
 from sslcore.storage import list_images, read_image
@@ -24,7 +24,7 @@ class Wanted:
 
     Attributes:
         score: lowest score.
-        posterior: lowest probability of being unknown; 0: all that the detector calls unknown.
+        posterior: lowest probability of being unknown; up to .5: all that the detector calls unknown.
         per_image: most objects of a picture, those of highest score; None: all.
         min_side: shorter boxes are left out, in pixels: nobody could name them.
     """
@@ -75,6 +75,7 @@ def collect_unknowns(
     images: str | Path | Iterable[str | Path],
     *,
     known: Sequence[str] = (),
+    found_by: FoundBy | None = None,
     wanted: Wanted = DEFAULT,
     batch_size: int = 8,
     say: Callable[[str], None] = lambda sentence: None,
@@ -88,6 +89,7 @@ def collect_unknowns(
         predict: pictures in, one `Detections` each out, boxes in the picture's pixels.
         images: a folder, a file, or several files.
         known: names of the classes the detector knows; recorded.
+        found_by: which detector it is; recorded.
         wanted: which detections are kept.
         batch_size: pictures at a time.
         say: is told in one sentence about each picture that was skipped.
@@ -117,7 +119,7 @@ def collect_unknowns(
             if len(paths) == 1
             else f"none of the {len(paths)} pictures can be read; give other pictures"
         )
-    return _as_arrays(root, tuple(known), collection)
+    return _as_arrays(root, tuple(known), found_by, collection)
 
 
 def _root_and_paths(images: str | Path | Iterable[str | Path]) -> tuple[Path, list[tuple[Path, str]]]:
@@ -168,7 +170,7 @@ def _read(
     return SourceImage(name, sha256, size, *picture.size), picture
 
 
-def _as_arrays(root: Path, known: tuple[str, ...], collection: _Collection) -> UnknownObjects:
+def _as_arrays(root: Path, known: tuple[str, ...], found_by: FoundBy | None, collection: _Collection) -> UnknownObjects:
     found = collection.found
     counts = [len(f) for f in found]
 
@@ -186,4 +188,5 @@ def _as_arrays(root: Path, known: tuple[str, ...], collection: _Collection) -> U
         posteriors=column("posteriors").round(6),
         energies=column("energies").round(6),
         embeddings=column("embeddings", -1).astype(np.float32),
+        found_by=found_by,
     )

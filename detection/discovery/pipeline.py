@@ -11,7 +11,7 @@ from detection.discovery.collect import DEFAULT, Predict, Wanted, collect_unknow
 from detection.discovery.grouping import Grouping, group_embeddings
 from detection.discovery.naming import NAMES, write_names
 from detection.discovery.page import INDEX, write_page
-from detection.discovery.records import UnknownObjects
+from detection.discovery.records import FoundBy, UnknownObjects
 from detection.discovery.sheets import Crops, write_sheets
 from detection.structures import UNKNOWN, Detections
 from sslcore.errors import DataError
@@ -42,6 +42,7 @@ def discover(
     folder: str | Path,
     *,
     known: Sequence[str] = (),
+    found_by: FoundBy | None = None,
     wanted: Wanted = DEFAULT,
     method: Literal["hdbscan", "kmeans"] = "hdbscan",
     groups: int | None = None,
@@ -58,7 +59,7 @@ def discover(
     The folder is there when all of it is, and not before.
 
     Args:
-        predict, images, known, wanted, batch_size, say, progress: see `collect_unknowns`.
+        predict, images, known, found_by, wanted, batch_size, say, progress: see `collect_unknowns`.
         folder: where to; it must not exist, or be empty.
         method, groups, min_group, components, seed: see `group_embeddings`.
         command: what to run when the names are typed; written into names.yaml and on the page.
@@ -71,7 +72,14 @@ def discover(
     refuse_taken(folder)
     tally = _Tally(predict)
     unknowns = collect_unknowns(
-        tally, images, known=known, wanted=wanted, batch_size=batch_size, say=say, progress=progress
+        tally,
+        images,
+        known=known,
+        found_by=found_by,
+        wanted=wanted,
+        batch_size=batch_size,
+        say=say,
+        progress=progress,
     )
     if not len(unknowns):
         raise DataError(tally.why_nothing(wanted))

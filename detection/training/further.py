@@ -16,10 +16,12 @@ from detection.data.openworld import OpenWorldData, open_files
 from detection.data.results import write_coco
 from detection.data.settings import CocoData
 from detection.discovery.learning import Lesson, learn
+from detection.discovery.records import UnknownObjects
 from detection.training.callbacks import Meter
 from detection.training.layout import Layout, Stage
+from detection.training.origin import check_origin
 from detection.training.recipe import DetectionRecipe, StageSettings
-from sslcore.errors import ConfigError
+from sslcore.errors import ConfigError, SurniaError
 from sslcore.storage import RunDirectory, files, folders, load_checkpoint, save_checkpoint, step_folder
 from sslcore.storage.checkpoint import read_info
 from sslcore.storage.messages import show_path
@@ -63,9 +65,11 @@ def give_lesson(standing: Standing, names: str | Path, folder: Path, *, root: st
         root: where the pictures are now, if they have moved.
 
     Raises:
-        SurniaError: see `detection.discovery.learn`; or the run has learnt from other data.
+        SurniaError: see `detection.discovery.learn`; or the run has learnt from other data, or a detector of other
+            classes has found the objects.
     """
     data, task = standing.data, standing.task
+    note = _check_origin(standing, Path(names))
     info = read_info(Layout(standing.folder, writes=False).task(task, "model"))
     if info.get("data") != data.fingerprint:
         raise ConfigError(
@@ -74,10 +78,20 @@ def give_lesson(standing: Standing, names: str | Path, folder: Path, *, root: st
         )
     if (standing.folder / LEARNED).exists():
         files.copy_file(standing.folder / LEARNED, folder / LEARNED)
-    return learn(
+    lesson = learn(
         names, data.tasks, task, folder / LESSONS / str(task + 1), record=folder / LEARNED,
         labelled=data.trains[:task], held_out=(data.val, data.test), root=root,
     )  # fmt: skip
+    return lesson if note is None else replace(lesson, notes=(note, *lesson.notes))
+
+
+def _check_origin(standing: Standing, names: Path) -> str | None:
+    """See `check_origin`; what cannot be read there is for `learn` to refuse, which knows the file of names, too."""
+    try:
+        unknowns = UnknownObjects.load(names.parent)
+    except SurniaError:
+        return None
+    return check_origin(unknowns, names.parent, standing.folder, standing.data.tasks, standing.task)
 
 
 def begin_further(

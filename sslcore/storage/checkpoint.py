@@ -32,6 +32,7 @@ from sslcore.storage.weights import load_safetensors, safetensors_chunks
 __all__ = [
     "Checkpoint", "checkpoint_step", "list_checkpoints", "load_checkpoint", "newest_checkpoint", "pack",
     "prune_checkpoints", "read_info", "read_model", "save_checkpoint", "step_folder", "unpack", "verify_checkpoint",
+    "weights_hash",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -252,6 +253,15 @@ def read_info(folder: str | Path) -> dict[str, Any]:
     """Only the `info` of a checkpoint; all of it is verified. Raises as `load_checkpoint`."""
     folder = Path(folder)
     return _info(_state(_verified(folder, (_STATE,))[_STATE], folder), folder)
+
+
+def weights_hash(folder: str | Path) -> str:
+    """SHA-256 (hexadecimal) of a checkpoint's weights, as its manifest says: the same wherever it is copied to.
+
+    Raises:
+        CheckpointError: it is missing, incomplete or foreign; whether the weights are damaged is not looked at.
+    """
+    return manifests.read_manifest(Path(folder), _KIND, names=_PARTS)[_MODEL].sha256
 
 
 def _verified(folder: Path, wanted: Collection[str]) -> dict[str, bytes]:

@@ -482,7 +482,12 @@ def test_all_that_is_called_unknown_is_collected_unless_more_is_asked_for(surnia
     (tmp_path / "scenes").mkdir()
     for more in ([], ["--posterior", "0.9"]):
         assert surnia("detect", "unknowns", "run", "scenes", "--out", "found", *more)[0] == 0
-    assert [args.posterior for _, (args,), _ in calls] == [0, 0.9]
+    assert [args.posterior for _, (args,), _ in calls] == [None, 0.9]
+    for given in ("0", "0.3", "0.5"):
+        code, _, err = surnia("detect", "unknowns", "run", "scenes", "--out", "found", "--posterior", given)
+        said = f"command line: --posterior  leaves out nothing at {given}, because what is called unknown has more than"
+        assert code == 2 and err.startswith(said) and "leave the option out" in err
+    assert len(calls) == 2
 
 
 def test_learn_gets_the_runs_recipe_with_settings_over_it(surnia, calls, tmp_path):

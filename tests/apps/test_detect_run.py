@@ -279,7 +279,7 @@ def test_evaluating_asks_for_nothing_but_what_it_measures_on(home, surnia, tmp_p
         with moved(train):  # nobody knows whether what was found is of these images still
             code, err, _ = measured()
         assert code == 3
-        assert "set/test.json  none of its 12 images is in set/images, where 'test_0.png' should be" in err
+        assert "set/test.json  none of its 8 images is in set/images, where 'test_0.png' should be" in err
         assert err.endswith("--data FILE, and --images FOLDER if they are not beside it\n")
         assert surnia("evaluate", "runs/mine", "--data", test, "--images", images.with_suffix(".moved"))[0] == 0
     with moved(train):
@@ -419,6 +419,11 @@ def test_like_says_what_does_not_fit(home, surnia, tmp_path):
     assert (code, err) == (
         3, "set/test.json lists none of the 1 images, set/images/val_0.png for one; give the folder of its images\n"
     )  # fmt: skip
+    (tmp_path / "small").mkdir()
+    Image.open(home / "set/images/test_0.png").resize((32, 32)).save(tmp_path / "small/test_0.png")
+    code, _, err = surnia(*words, "set/test.json", tmp_path / "small", "--bad-images", "0")
+    assert code == 3
+    assert "test_0.png has 32 x 32 pixels, but set/test.json says 64 x 64; give the pictures" in err
     (tmp_path / "twice").mkdir()
     shutil.copy(home / "set/images/test_0.png", tmp_path / "twice")
     code, _, err = surnia(*words, "set/test.json", "set/images", tmp_path / "twice/test_0.png")

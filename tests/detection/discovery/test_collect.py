@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detection.discovery import UnknownObjects, Wanted, collect_unknowns
+from detection.discovery import FoundBy, UnknownObjects, Wanted, collect_unknowns
 from detection.structures import Detections
 from sslcore.errors import CheckpointError, DataError
 
@@ -198,6 +198,14 @@ def test_changed_and_removed_pictures_are_counted(full):
         f"{full.folder / '2.png'}: put back the originals, or collect anew"
     )
     assert unreadable.startswith("cannot read") and unreadable.endswith("(1 of 8 pictures are so)")
+
+
+def test_who_found_them_is_kept(full, tmp_path):
+    by = FoundBy("/runs/mine", "f" * 64)
+    collect_unknowns(full.predict, full.folder, known=["blue"], found_by=by).save(tmp_path)
+    assert UnknownObjects.load(tmp_path).found_by == by
+    collect_unknowns(full.predict, full.folder).save(tmp_path)
+    assert UnknownObjects.load(tmp_path).found_by is None
 
 
 def test_other_pictures_of_the_same_names_are_not_the_ones_that_moved(full, tmp_path):

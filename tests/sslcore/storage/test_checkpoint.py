@@ -25,6 +25,7 @@ from sslcore.storage import (
     sweep_temporaries,
     verify_checkpoint,
 )
+from sslcore.storage.checkpoint import weights_hash
 
 PARTS = ("model.safetensors", "train.safetensors", "state.json")
 
@@ -75,6 +76,17 @@ def test_a_checkpoint_comes_back_whole(tmp_path):
     assert back.info["loss"] != back.info["loss"]
     assert torch.equal(read_weights(folder)["fc.weight"], given["model"]["fc.weight"])
     assert read_metadata(folder)["mean"] == [0.5, 0.4]
+
+
+def test_the_hash_of_the_weights_is_the_same_wherever_they_are_saved(tmp_path):
+    one, other = state(1), state(2)
+    first = save_checkpoint(tmp_path / "first", **one)
+    again = save_checkpoint(tmp_path / "again", **{**one, "info": other["info"], "train": other["train"]})
+    assert weights_hash(first) == weights_hash(again) == weights_hash(shutil.copytree(first, tmp_path / "copy"))
+    assert weights_hash(first) == hashlib.sha256((first / "model.safetensors").read_bytes()).hexdigest()
+    assert weights_hash(save_checkpoint(tmp_path / "other", **other)) != weights_hash(first)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        weights_hash(tmp_path / "none")
 
 
 def test_the_library_of_the_format_reads_our_files(tmp_path):
