@@ -4,6 +4,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
+from detection.data.annotations import ImageRecord
 from detection.data.coco import read_coco
 from detection.data.file_names import FileNames
 from detection.data.results import category_ids
@@ -18,10 +21,32 @@ Images = list[tuple[Path, str]]
 
 @dataclass(frozen=True)
 class Numbers:
-    """Ids in result files: of images by their names (None: counted from 1), of categories by the detector's labels."""
+    """Ids in result files.
 
-    image_ids: dict[str, int | str] | None
+    Attributes:
+        category_of: categories by the detector's labels.
+        images: what annotations say of an image, by its name; None: there are none, and images are counted from 1.
+        source: the annotations.
+    """
+
     category_of: dict[int, int]
+    images: dict[str, ImageRecord] | None = None
+    source: str = ""
+
+    def of_image(self, name: str, count: int) -> int | str:
+        """The id of the image that comes after `count` others."""
+        return count + 1 if self.images is None else self.images[name].id
+
+    def check(self, name: str, path: Path, picture: Image.Image) -> None:
+        """DataError if the picture is not as large as annotated: boxes in it would be of another scale."""
+        if self.images is None:
+            return
+        width, height = self.images[name].width, self.images[name].height
+        if picture.size != (width, height):
+            raise DataError(
+                f"{show_path(path)} has {picture.width} x {picture.height} pixels, but {self.source} says "
+                f"{width} x {height}; give the pictures that were annotated"
+            )
 
 
 def own_numbers(detector: OpenWorldDetector) -> Numbers:
@@ -29,7 +54,7 @@ def own_numbers(detector: OpenWorldDetector) -> Numbers:
     unknown = detector.tasks.unknown_id
     shift = unknown + 1 if unknown > UNKNOWN else 0
     known = {label: label + shift for label in range(FIRST_KNOWN, len(detector.names))}
-    return Numbers(None, {UNKNOWN: unknown} | known)
+    return Numbers({UNKNOWN: unknown} | known)
 
 
 def read_like(file: Path, images: Images, detector: OpenWorldDetector) -> tuple[Images, Numbers]:
@@ -56,9 +81,9 @@ def read_like(file: Path, images: Images, detector: OpenWorldDetector) -> tuple[
             "folder of its images"
         )
     _tell(len(images) - len(listed), len(names) - len(listed), show_path(file))
-    ids = {names[place]: annotations.images[place].id for place in listed}
-    chosen = [(path, names[place]) for place, path in listed.items()]
-    return chosen, Numbers(ids, category_ids(annotations, detector.tasks, detector.task))
+    records = {names[place]: annotations.images[place] for place in listed}
+    of_label = category_ids(annotations, detector.tasks, detector.task)
+    return [(path, names[place]) for place, path in listed.items()], Numbers(of_label, records, show_path(file))
 
 
 def _listed(images: Images, annotated: FileNames, file: Path) -> dict[int, Path]:

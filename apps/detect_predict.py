@@ -77,8 +77,7 @@ class Results:
 
     def add(self, name: str, picture: Image.Image, detections: Detections) -> None:
         """Ids alone mean nothing in annotations that number otherwise: each detection names its image and class."""
-        ids = self.numbers.image_ids
-        number = len(self.images) + 1 if ids is None else ids[name]
+        number = self.numbers.of_image(name, len(self.images))
         self.images.append({"id": number, "file_name": name, "width": picture.width, "height": picture.height})
         for label, record in zip(
             detections.labels.tolist(), results_of(number, detections, self.numbers.category_of), strict=True
@@ -150,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
 def _batches(
     images: Sequence[tuple[Path, str]], args: argparse.Namespace, results: Results
 ) -> Iterator[list[tuple[str, Image.Image]]]:
-    """Pictures that can be read, so many at a time.
+    """Pictures that can be read, and are as large as annotated, so many at a time.
 
     Raises:
         DataError: more cannot be read than --bad-images allows.
@@ -158,7 +157,9 @@ def _batches(
     batch = list[tuple[str, Image.Image]]()
     for path, name in images:
         try:
-            batch.append((name, read_image(path)))
+            picture = read_image(path)
+            results.numbers.check(name, path, picture)
+            batch.append((name, picture))
         except DataError as error:
             results.bad.append((str(path), str(error)))
             print(f"skipped: {error}", file=sys.stderr)
