@@ -1,3 +1,7 @@
+import json
+import shlex
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -32,6 +36,62 @@ def test_composes_a_set_shows_its_table_and_says_how_to_go_on(parts, tmp_path, c
     assert open_openscenes(out).manifest["hash"] in said
     assert openscenes(options().read([*parts, "--out", str(out)])) == 0, "the same set is simply there"
     assert capsys.readouterr().out == said
+
+
+def test_a_changed_set_is_named_by_file_with_the_command_that_makes_it_as_it_was(parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "my set"
+    relative = [word.removeprefix(f"{tmp_path}/") for word in parts]
+    assert openscenes(options().read([*relative, "--seed", "2", "--out", str(out)])) == 0
+    made = open_openscenes(out)
+    monkeypatch.chdir("/")  # the folders of art are named such that they are found from anywhere
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(DataError) as caught:
+        open_openscenes(out)
+    assert str(caught.value) == (
+        f"{out} is not as it was made: notes.txt was added; nothing else is wrong, so take out what was added"
+    )
+    first, second, *_ = sorted(path.name for path in (out / "images").iterdir())
+    (out / "images" / first).write_bytes(b"")
+    (out / "train_1.json").write_text("{}")
+    (out / "images" / second).unlink()
+    with pytest.raises(DataError) as caught:
+        open_openscenes(out)
+    said, _, command = str(caught.value).partition("; delete the folder, and make it anew with: ")
+    assert said == (
+        f"{out} is not as it was made: images/{first} was changed, train_1.json was changed, images/{second} was "
+        "deleted, and 1 more"
+    )
+    shutil.rmtree(out)
+    words = shlex.split(command)
+    assert words[:4] == ["surnia", "detect", "data", "openscenes"]
+    assert openscenes(options().read(words[4:])) == 0
+    assert open_openscenes(out).manifest == made.manifest
+
+
+def test_what_a_changed_set_was_made_with_is_said_as_far_as_it_is_known(parts, tmp_path):
+    """An older set says nothing of where its art was, and a damaged manifest says nothing at all."""
+    out = tmp_path / "set"
+    assert openscenes(options().read([*parts, "--out", str(out)])) == 0
+    file = out / "manifest.json"
+    older = {key: value for key, value in json.loads(file.read_text()).items() if key != "origin"}
+    file.write_text(json.dumps(older))
+    assert open_openscenes(out).tasks.count == 2
+    (out / "val.json").unlink()
+    made_with = f"surnia detect data openscenes --out {out}"
+    with pytest.raises(DataError) as caught:
+        open_openscenes(out)
+    assert str(caught.value).endswith(
+        f"{made_with} --variant M --size tiny --seed 0 and the --sprites and --backgrounds that it was made with, if "
+        "any"
+    )
+    file.write_text("{")
+    with pytest.raises(DataError) as caught:
+        open_openscenes(out)
+    assert str(caught.value) == (
+        f"{out} is not as it was made: manifest.json was changed; delete the folder, and make it anew with: "
+        f"{made_with} and the options that it was made with"
+    )
 
 
 def test_without_out_the_set_is_kept_in_the_cache_and_its_place_told(parts, tmp_path, capsys):

@@ -559,7 +559,7 @@ def test_openscenes(surnia, tmp_path):
     picture(tmp_path / "scenes" / "images" / "more.png")
     code, said, _ = surnia("doctor", "--data", "scenes")
     assert code == 1
-    assert "are missing, added or changed since it was made" in said
+    assert "is not as it was made: images/more.png was added" in said
 
 
 def test_detection_recipes_for_gpus_and_large_images(annotated):

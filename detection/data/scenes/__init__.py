@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from detection.data.scenes.coco import SceneSet, compose_scenes, render_scenes
     from detection.data.scenes.composer import ObjectGroup, Scene, SceneComposer, SceneConfig
     from detection.data.scenes.crops import BACKGROUND, CropSet, make_crops, write_crop_folder
-    from detection.data.scenes.openscenes import OpenScenes, make_openscenes, open_openscenes
+    from detection.data.scenes.openscenes import make_openscenes
+    from detection.data.scenes.openscenes_folder import OpenScenes, open_openscenes
     from detection.data.scenes.openscenes_statistics import describe
 
 _HOME = {
@@ -28,7 +29,8 @@ _HOME = {
     "coco": ("SceneSet", "compose_scenes", "render_scenes"),
     "composer": ("ObjectGroup", "Scene", "SceneComposer", "SceneConfig"),
     "crops": ("BACKGROUND", "CropSet", "make_crops", "write_crop_folder"),
-    "openscenes": ("OpenScenes", "make_openscenes", "open_openscenes"),
+    "openscenes": ("make_openscenes",),
+    "openscenes_folder": ("OpenScenes", "open_openscenes"),
     "openscenes_statistics": ("describe",),
 }
 

@@ -20,28 +20,29 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from detection.data.scenes import coco, openscenes_records, openscenes_statistics
 from detection.data.scenes.backgrounds import Photographs
 from detection.data.scenes.cache import (
-    MANIFEST,
     build_folder,
     cache_folder,
+    differences,
     digest,
     read_manifest,
     source_digest,
 )
 from detection.data.scenes.catalogue import SPLITS, ArtCatalogue, Split
 from detection.data.scenes.composer import ObjectGroup, Scene, SceneComposer, SceneConfig
+from detection.data.scenes.openscenes_folder import TASKS, OpenScenes, changed, open_openscenes, origin
 from detection.data.scenes.openscenes_records import Record, Records, with_recurring
 from detection.data.scenes.openscenes_tasks import VARIANTS, Deal, Variant, deal_kenney, deal_own
 from detection.tasks import TaskSet
 from sslcore.errors import DataError
 
 Size = Literal["tiny", "small", "large"]
-TASKS = "tasks.yaml"
 
 RECURRING = 0.25
 """Share of a later task's training images that are images of earlier tasks."""
@@ -71,36 +72,6 @@ SIZES: dict[Size, SetSize] = {
     "small": SetSize(side=160, first=1500, later=800, val=200, test=500),
     "large": SetSize(side=320, first=6000, later=4000, val=1000, test=2000),
 }
-
-
-@dataclass(frozen=True)
-class OpenScenes:
-    """A folder of scenes with its tasks and its manifest."""
-
-    folder: Path
-    tasks: TaskSet
-    manifest: dict[str, Any]
-
-    @property
-    def images(self) -> Path:
-        """The folder that file names in the jsons are relative to."""
-        return self.folder / "images"
-
-    def train(self, task: int) -> Path:
-        """COCO json of a task's training images; tasks count from 1."""
-        if not 1 <= task <= self.tasks.count:
-            raise ValueError(f"task is between 1 and {self.tasks.count}, not {task}")
-        return self.folder / f"train_{task}.json"
-
-    @property
-    def val(self) -> Path:
-        """COCO json of the validation images, which serve all tasks."""
-        return self.folder / "val.json"
-
-    @property
-    def test(self) -> Path:
-        """COCO json of the test images, which serve all tasks."""
-        return self.folder / "test.json"
 
 
 def make_openscenes(
@@ -145,25 +116,15 @@ def make_openscenes(
     manifest = read_manifest(target)
     if manifest is None or manifest["request"] != request:
         if folder and target.exists() and (not target.is_dir() or any(target.iterdir())):
+            if manifest is None and differences(target).manifest.get("request") == request:
+                raise changed(target)
             raise DataError(f"{target} already holds something else: name a new folder, or delete this one")
         tasks = TaskSet(name=f"OpenScenes-{variant}", tasks=deal.tasks)
         kept = "" if folder else ", and they are kept in the cache"
         say(f"composing OpenScenes: {sum(plan.counts):,} pictures, once{kept}")
-        build_folder(target, request, lambda temporary: _build(temporary, plan, tasks, workers))
+        build = partial(_build, plan=plan, tasks=tasks, workers=workers)
+        build_folder(target, request, build, origin=origin(sprites, backgrounds))
     return open_openscenes(target)
-
-
-def open_openscenes(folder: str | Path) -> OpenScenes:
-    """A folder that `make_openscenes` made. Raises DataError if it is none, or if a file in it was changed."""
-    root = Path(folder)
-    if not (root / MANIFEST).is_file():
-        raise DataError(f"{root} holds no OpenScenes: make it with `surnia detect data openscenes --out {root}`")
-    manifest = read_manifest(root)
-    if manifest is None:
-        raise DataError(f"files in {root} are missing, added or changed since it was made: delete it and make it anew")
-    if "openscenes" not in manifest["request"]:
-        raise DataError(f"{root} holds other scenes, not OpenScenes: name another folder")
-    return OpenScenes(root, TaskSet.from_file(root / TASKS), manifest)
 
 
 def _check_photographs(photographs: Photographs, source: object) -> None:

@@ -313,7 +313,7 @@ def test_the_same_request_finds_its_set_again_and_a_damaged_one_is_made_anew(dem
         assert not said
         assert open_openscenes(first.folder) == first
     (first.folder / "val.json").write_text("{}")
-    with pytest.raises(DataError, match="missing, added or changed"):
+    with pytest.raises(DataError, match=r"is not as it was made: val\.json was changed; delete the folder"):
         open_openscenes(first.folder)
     assert make_openscenes("M", "tiny", 0, backgrounds=photos) == first
 
@@ -325,6 +325,9 @@ def test_what_is_in_a_folder_already_is_not_touched(demo_art, photos, few, tmp_p
         make_openscenes("M", "tiny", 0, folder=tmp_path / "thesis", backgrounds=photos)
     assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
     make_openscenes("M", "tiny", 0, folder=tmp_path / "set", backgrounds=photos)
+    (tmp_path / "set" / "test.json").unlink()
+    with pytest.raises(DataError, match=r"set is not as it was made: test\.json was deleted"):
+        make_openscenes("M", "tiny", 0, folder=tmp_path / "set", backgrounds=photos)
     with pytest.raises(DataError, match="set already holds something else"):
         make_openscenes("M", "tiny", 1, folder=tmp_path / "set", backgrounds=photos)
 
