@@ -12,12 +12,12 @@ from apps import run_names
 from apps.detect_train import RUN_DIR, go, prepare, summarise
 from apps.recipe_text import dump
 from apps.recipes import load_recipe
-from detection.data.openworld import open_data
+from detection.data.openworld import OpenWorldData, open_data
 from detection.discovery import Lesson
 from detection.training.further import Standing, begin_further, finished_tasks, give_lesson
 from detection.training.recipe import DetectionRecipe
 from detection.training.runner import detect_train
-from sslcore.errors import ConfigError
+from sslcore.errors import ConfigError, DataError
 from sslcore.storage import RunDirectory
 from sslcore.training.lightning import is_first_process
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, recipe: DetectionRecipe, *, command: list[str]
     if not args.dry_run:
         run_names.refuse_existing(run_dir, "surnia detect train")
     begun, _ = load_recipe(str(args.begun / "recipe.yaml"), DetectionRecipe, folder="detection")
-    standing = Standing(args.begun, begun, prepare(begun, again=True), task)
+    standing = Standing(args.begun, begun, _learnt(begun, args.begun), task)
     with tempfile.TemporaryDirectory() as work:
         lesson = give_lesson(standing, args.names, Path(work), root=args.images)
         tell(lesson, standing)
@@ -43,6 +43,15 @@ def run(args: argparse.Namespace, recipe: DetectionRecipe, *, command: list[str]
         outcome = go(further, directory, open_data(further.data, fits=further.fits), resume=True)
     summarise(outcome, run_dir)
     return outcome.exit_code
+
+
+def _learnt(recipe: DetectionRecipe, run_dir: Path) -> OpenWorldData:
+    """The data of the run that was begun."""
+    try:
+        return prepare(recipe, again=True)
+    except DataError as error:
+        remedy = f"put back what {run_dir} has learnt from: it is measured on, and exemplars of it are learnt again"
+        raise DataError(f"{error}\n{remedy}") from error
 
 
 def _take_part() -> int:

@@ -38,17 +38,18 @@ def check_origin(unknowns: UnknownObjects, collection: Path, run: Path, tasks: T
     after = next((k for k in range(1, task + 1) if known == set(tasks.known(k))), None)
     if by is None and (after is not None or not known):
         return None
-    here, shown = show_path(run), show_path(collection)
+    here = show_path(run)
+    begin = f"the groups in {show_path(collection)} were found by {_whose(by, run)}, which"
     anew = f"surnia detect unknowns {here} IMAGES --out FOLDER"
     if after is None:
         raise ConfigError(
-            f"the groups in {shown} were found by {_whose(by, run)}, which knew {_few(unknowns.known)}, and {here} "
-            f"knows {_few(now)}: learn them with the run that found them, or collect anew with {anew}"
+            f"{begin} {_difference(unknowns.known, now, here)}: learn them with the run that found them, or collect "
+            f"anew with {anew}"
         )
-    classes = "the same classes" if after == task else f"the classes of task {after} and before"
+    earlier = "" if after == task else " after task 1" if after == 1 else f" after tasks 1 to {after}"
     return (
-        f"the groups in {shown} were found by {_whose(by, run)}, not by {here}, and it knew {classes}: what was named "
-        f"is learnt all the same; what this run calls unknown itself is collected by {anew}"
+        f"{begin} knew the same classes as {here}{earlier}: what was named is learnt all the same; to name what "
+        f"{here} itself calls unknown, collect anew with {anew}"
     )
 
 
@@ -67,6 +68,12 @@ def _whose(by: FoundBy | None, run: Path) -> str:
     return f"{show_path(by.path)}{anew}"
 
 
+def _difference(knew: Sequence[str], now: Sequence[str], here: str) -> str:
+    """What the other detector knew and this run does not, and the other way round."""
+    more, less = [name for name in knew if name not in now], [name for name in now if name not in knew]
+    parts = [f"knew {_few(more)}, which {here} does not"] if more else []
+    return " and ".join([*parts, f"did not know {_few(less)}, which {here} does"] if less else parts)
+
+
 def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"{', '.join(names[:4])}{more}" if names else "no class"
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
