@@ -22,7 +22,7 @@ from detection.openworld.sampling import NOTHING, Moment, RegionSample, match, s
 from detection.openworld.settings import ClusteringSettings, DecisionSettings, UnknownSettings
 from detection.openworld.unknown_labeler import UnknownLabeler
 from detection.structures import FIRST_KNOWN, UNKNOWN, Detections, Regions, Target
-from sslcore.distributed import all_reduce_sum
+from sslcore.distributed import all_reduce_amax, all_reduce_sum
 from sslcore.errors import CheckpointError
 
 _ORE_OWN_LOGIT = 23.0  # objectness that labelled boxes come with among the proposals: a probability of all but 1
@@ -167,15 +167,16 @@ class OpenWorldHead(nn.Module):
 
         Raises:
             ValueError: shapes do not belong together.
-            FloatingPointError: on the CPU, a logit is NaN or infinite. (On a GPU the loss then is not finite, which
-                whoever trains looks at anyway.)
+            FloatingPointError: on the CPU, a logit is NaN or infinite, in this process or another: all of them say so,
+                and none waits for one that has. (On a GPU the loss then is not finite, which whoever trains looks at
+                anyway.)
         """
         if logits.dim() != 2 or logits.shape[1] != self.outputs or not len(features) == len(logits) == len(labels):
             raise ValueError(
                 f"features (n, {self.dim}) need logits (n, {self.outputs}) and labels (n,), not "
                 f"{tuple(features.shape)}, {tuple(logits.shape)} and {tuple(labels.shape)}"
             )
-        if logits.device.type == "cpu" and not bool(logits.isfinite().all()):
+        if logits.device.type == "cpu" and bool(all_reduce_amax((~logits.isfinite()).any().int())[0]):
             raise FloatingPointError(
                 "the classifier's logits hold NaN or infinity: training diverged, lower the learning rate"
             )

@@ -1,5 +1,6 @@
 """The processes of a run, brought together before anything is decided, so that all of them decide alike."""
 
+import subprocess
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,7 +14,7 @@ from sslcore.distributed import world_size
 from sslcore.errors import ConfigError
 from sslcore.training.lightning import silenced
 from sslcore.training.machine import device_here, processes_here
-from sslcore.training.trainer import make_trainer
+from sslcore.training.trainer import make_trainer, started_by
 
 
 def check_machine(recipe: DetectionRecipe) -> None:
@@ -43,17 +44,22 @@ def build_trainer(recipe: DetectionRecipe, callbacks: list[pl.Callback], logger:
     )
 
 
-def bring_together(recipe: DetectionRecipe) -> None:
+def bring_together(recipe: DetectionRecipe) -> list[subprocess.Popen[bytes]]:
     """Starts the other processes if nobody did, and forms the group that all stages use.
 
     Lightning would do both only when the first stage trains; a resumed run may have to evaluate first.
+
+    Returns:
+        The processes that were started here.
     """
     if processes_here(recipe.devices) * recipe.nodes == 1 or dist.is_initialized():
-        return
+        return []
     with silenced():
-        strategy: Any = build_trainer(recipe, []).strategy
+        trainer = build_trainer(recipe, [])
+        strategy: Any = trainer.strategy
         strategy.launcher.launch(lambda: None)
         strategy.setup_environment()
+    return started_by(trainer)
 
 
 def agreed(value: Any) -> Any:

@@ -16,6 +16,7 @@ from detection.training.recipe import DetectionRecipe
 from sslcore.errors import ConfigError
 from sslcore.storage import RunDirectory
 from sslcore.training.resuming import Say
+from sslcore.training.together import ends_together
 
 __all__ = ["STAGES", "Chain", "Outcome", "detect_train"]
 
@@ -52,8 +53,9 @@ def detect_train(
     data = data or open_data(recipe.data, fits=recipe.fits)
     if recipe.tasks and recipe.tasks > data.tasks.count:
         raise ConfigError(f"tasks: {recipe.tasks} is more than the {data.tasks.count} of {data.tasks.name}")
-    bring_together(recipe)
-    chain = Chain(recipe, data, run, quiet=quiet, say=say)
-    if resume:
-        chain.take_up()
-    return chain.go(until)
+    started = bring_together(recipe)
+    with ends_together(lambda: started):
+        chain = Chain(recipe, data, run, quiet=quiet, say=say)
+        if resume:
+            chain.take_up()
+        return chain.go(until)

@@ -1,5 +1,6 @@
 """The Lightning trainer of every loop here: it leaves data, checkpoints, progress and signals to us."""
 
+import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from sslcore.training.checkpoints import FolderCheckpoints
 from sslcore.training.lightning import PRECISION
 from sslcore.training.machine import processes_here
+from sslcore.training.together import ends_together
 
 
 def make_trainer(
@@ -66,13 +68,20 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, start: Path | None) -> 
     Raises:
         KeyboardInterrupt: Ctrl-C, which Lightning would answer by ending the process: whoever called could neither say
             what is left nor note in the run that it was stopped.
+        SurniaError: another process has failed.
     """
-    try:
-        trainer.fit(module, ckpt_path=str(start) if start else None)
-    except SystemExit as leaving:
-        if isinstance(leaving.__context__, KeyboardInterrupt):
-            raise leaving.__context__ from None
-        raise
+    with ends_together(lambda: started_by(trainer)):
+        try:
+            trainer.fit(module, ckpt_path=str(start) if start else None)
+        except SystemExit as leaving:
+            if isinstance(leaving.__context__, KeyboardInterrupt):
+                raise leaving.__context__ from None
+            raise
+
+
+def started_by(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
+    """The other processes on this machine, if this trainer started them."""
+    return getattr(trainer.strategy.launcher, "procs", [])
 
 
 def tensorboard(folder: Path | None, done: int) -> TensorBoardLogger | Literal[False]:

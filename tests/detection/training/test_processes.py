@@ -1,14 +1,17 @@
 """Two processes on the same global batch train what one does, and share evaluation."""
 
+import os
+
 import pytest
 import torch
 from support.drawn import drawn_recipe
 from support.runs import in_two, run_detection, take_part
 
+from detection.openworld.head import OpenWorldHead
 from detection.training.layout import read_json
 from detection.training.processes import check_machine
-from sslcore.errors import ConfigError
-from sslcore.storage import load_checkpoint
+from sslcore.errors import ConfigError, DataError, SurniaError
+from sslcore.storage import load_checkpoint, read_run
 
 SHORT = {
     "network": {"norm": "frozen"}, "first": {"steps": 2}, "later": {"steps": 2}, "finetune": {"steps": 1},
@@ -47,6 +50,41 @@ def test_processes_that_look_at_images_have_the_same_detector(tmp_path, drawn):
     assert any(name.endswith("running_mean") for name in ours)
     for name, value in ours.items():
         assert torch.equal(theirs[name], value), name
+
+
+def test_logits_that_are_not_finite_in_one_process_end_both_with_the_same_sentence(tmp_path, drawn):
+    in_two(_diverging, tmp_path / "run", drawn_recipe(**SHORT, devices=2), drawn)
+    for rank in (0, 1):
+        said = (tmp_path / f"{rank}.txt").read_text()
+        assert said.startswith("the network's numbers are not finite in task 1, train, step 2: lower the stage's lr")
+    assert read_run(tmp_path / "run")["status"] == "failed"
+
+
+def test_an_error_in_one_process_ends_the_other_with_a_sentence(tmp_path, drawn):
+    in_two(_diverging, tmp_path / "run", drawn_recipe(**SHORT, devices=2), drawn, "image 7 is damaged")
+    assert (tmp_path / "1.txt").read_text() == "image 7 is damaged"
+    assert (tmp_path / "0.txt").read_text().startswith("another process of this run ended with an error")
+
+
+def _diverging(rank, port, path, recipe, data, reason=None):
+    """In the second step of the second process something goes wrong; by default, its logits."""
+    real, steps = OpenWorldHead.losses, []
+
+    def losses(self, features, logits, labels):
+        steps.append(1)
+        if rank == 1 and len(steps) == 2:
+            if reason:
+                raise DataError(reason)
+            logits = logits * torch.nan
+        return real(self, features, logits, labels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenWorldHead, "losses", losses)
+        try:
+            take_part(rank, port, path, recipe, data)
+        except SurniaError as error:
+            (path.parent / f"{rank}.txt").write_text(str(error))
+            os._exit(0)
 
 
 def test_what_does_not_fit_the_machine_is_told_at_once():

@@ -1,0 +1,62 @@
+"""One process's error is every process's end."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from support.processes import in_processes
+
+from sslcore.distributed import all_reduce_sum
+from sslcore.errors import DataError, SurniaError
+from sslcore.training.together import ends_together
+
+LOST = "another process of this run ended with an error, which it has said"
+
+
+def sleeping(seconds):
+    return subprocess.Popen(["sleep", str(seconds)])
+
+
+def _waits_for_the_other(rank):
+    all_reduce_sum(torch.ones(1))
+    if rank:
+        return ""  # and is gone
+    try:
+        with ends_together():
+            all_reduce_sum(torch.ones(1))
+    except SurniaError as error:
+        return str(error)
+
+
+def test_who_waits_for_a_process_that_is_gone_ends_with_a_sentence(tmp_path):
+    first, _ = in_processes(_waits_for_the_other, tmp_path)
+    assert LOST in first
+
+
+def test_an_error_of_ones_own_stays_and_ends_whom_one_started():
+    children = [sleeping(60), sleeping(60)]
+    ours = children.copy()
+    with pytest.raises(DataError, match="no images"), ends_together(lambda: children):
+        raise DataError("no images")
+    assert [child.returncode for child in ours] == [-signal.SIGKILL] * 2
+    assert not children  # who watches the list finds nobody that failed
+
+
+def test_who_failed_first_is_let_say_so():
+    children = [sleeping(0.2), sleeping(60)]
+    ours, began = children.copy(), time.monotonic()
+    with pytest.raises(SurniaError, match=LOST), ends_together(lambda: children, grace=1):
+        raise RuntimeError("[/src/gloo/transport/tcp/pair.cc:1] Connection closed by peer")
+    assert [child.returncode for child in ours] == [0, -signal.SIGKILL]
+    assert time.monotonic() - began < 10
+
+
+def test_without_an_error_nobody_is_ended():
+    child = sleeping(0.2)
+    with ends_together(lambda: [child]):
+        pass
+    assert child.wait(10) == 0
+    with pytest.raises(RuntimeError, match="a bug"), ends_together():
+        raise RuntimeError("a bug")
