@@ -18,8 +18,9 @@ class UnknownSettings(Settings):
     """Proposals that overlap a labelled box by more than this IoU are not chosen."""
     previous: Fraction = 0.3
     """From the second task on, nor are proposals that overlap by more than `guard` what the previous task's model calls
-    known with at least this score: its classes are unlabelled now. Lower, down to `decision.score_floor`: fewer old
-    objects are labelled unknown, and fewer unknown ones. The runner finds the boxes; the head takes any."""
+    known with at least this score: its classes are unlabelled now. Lower: fewer old objects are labelled unknown, and
+    fewer unknown ones; 0: all that it detects, and below `decision.score_floor` nothing is detected. The runner finds
+    the boxes; the head takes any."""
     start: Fraction = 0.3
     """Share of the first task's steps after which labelling begins: before, objectness says little. Later tasks label
     from their first step."""

@@ -92,6 +92,8 @@ class Chain:
 
     def go(self, until: tuple[int, Stage] | None = None) -> Outcome:
         """Does what is left to do."""
+        for sentence in self.recipe.without_effect:
+            self.say(f"note: {sentence}")
         try:
             for task in range(1, self.last + 1):
                 for stage in STAGES:

@@ -124,6 +124,20 @@ class DetectionRecipe(Settings):
         return self
 
     @property
+    def without_effect(self) -> list[str]:
+        """A sentence for each setting that another one leaves without effect; they are no mistakes, so a run that has
+        them can be read."""
+        least, floor = self.unknowns.previous, self.decision.score_floor
+        looks = self.unknowns.per_image > 0 and self.unknowns.compat is None and self.tasks != 1
+        if not looks or not 0 < least < floor:
+            return []
+        return [
+            f"unknowns.previous is {least:g}, but what has a score below decision.score_floor ({floor:g}) is not "
+            f"detected at all: give --decision.score_floor {least:g} for it to count, or --unknowns.previous 0 for all "
+            "that is detected"
+        ]
+
+    @property
     def fits(self) -> bool:
         """Whether the decision is fitted on validation images."""
         return self.decision.fit != "none"

@@ -11,6 +11,7 @@ from support.runs import run_detection
 
 from detection.structures import FIRST_KNOWN, UNKNOWN
 from detection.tasks import TaskSet
+from detection.training import chain as chain_module
 from detection.training.layout import read_json
 from detection.training.model import recipe_of, restore_engine, tasks_of
 from detection.training.runner import STAGES, Chain, detect_train
@@ -113,6 +114,39 @@ def test_baselines_and_single_parts_are_recipes(tmp_path, drawn, changes):
     assert outputs == ([6, 6] if recipe.network.compat == "ore" else [4, 2 + 2 * tasks])
     if recipe.replay.policy == "none":
         assert last["exemplars"] == {}
+
+
+def test_the_originals_choice_asks_nobody_what_is_known_already(tmp_path, drawn, monkeypatch):
+    """Looking at every image takes as long as an evaluation, and that choice would not use what was found."""
+    monkeypatch.setattr(chain_module, "previous_boxes", lambda *_, **__: pytest.fail("the previous model was asked"))
+    looked_at, real = [], Chain._share
+    monkeypatch.setattr(Chain, "_share", lambda self, what, *rest: looked_at.append(what) or real(self, what, *rest))
+    recipe = drawn_recipe(**{**QUICK, "unknowns": {"compat": "ore", "start": 0.0}, "decision": {"fit": "none"}})
+    outcome = run_detection(tmp_path / "run", recipe, drawn)
+    assert looked_at == ["task 1, evaluation", "task 2, evaluation"]
+    assert not list((tmp_path / "run/tasks").glob("*/previous_*.json"))
+    assert outcome.results["by_task"][1]["purity"]["train"]["chosen"]["count"] > 0  # it labelled all the same
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"unknowns": {"previous": 0.01}, "decision": {"score_floor": 0.05}}, True),
+        ({"unknowns": {"previous": 0.0}, "decision": {"score_floor": 0.05}}, False),  # all that is detected
+        ({"unknowns": {"previous": 0.05}, "decision": {"score_floor": 0.05}}, False),
+        ({"unknowns": {"previous": 0.01, "compat": "ore"}}, False),  # it asks nobody
+        ({"unknowns": {"previous": 0.01, "per_image": 0}}, False),
+        ({"unknowns": {"previous": 0.01}, "tasks": 1}, False),
+    ],
+)
+def test_a_score_that_nothing_is_detected_with_is_told(drawn, changes, told):
+    said = []
+    Chain(drawn_recipe(**{**QUICK, **changes}), drawn, None, quiet=True, say=said.append).go(until=(1, "train"))
+    notes = [sentence for sentence in said if sentence.startswith("note: ")]
+    assert len(notes) == told
+    if told:
+        assert "unknowns.previous is 0.01, but what has a score below decision.score_floor (0.05)" in notes[0]
+        assert "--decision.score_floor 0.01" in notes[0] and "--unknowns.previous 0 " in notes[0]
 
 
 def test_it_learns_what_is_easy_to_see(tmp_path, drawn):
