@@ -44,15 +44,16 @@ def unfinished(is_one: Callable[[Path], bool], parent: Path = RUNS) -> list[Path
     """Runs that were begun and did not come to their end, the newest first; `is_one` says which directories count."""
     if not parent.is_dir():
         return []
-    runs = [run for run in parent.iterdir() if (run / "recipe.yaml").is_file() and is_one(run) and not _finished(run)]
+    runs = [run for run in parent.iterdir() if (run / "recipe.yaml").is_file() and is_one(run) and _is_open(run)]
     return sorted(runs, key=lambda run: (run / "recipe.yaml").stat().st_mtime, reverse=True)
 
 
-def _finished(run: Path) -> bool:
+def _is_open(run: Path) -> bool:
     try:
-        return bool(json.loads((run / "run.json").read_text(encoding="utf-8"))["status"] == "finished")
+        facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        return bool(facts["status"] != "finished" and facts["command"][1] != "demo")  # a demo is continued as one
     except (OSError, ValueError, LookupError, TypeError):
-        return False  # nobody knows; whoever resumes it is told what is wrong with it
+        return True  # nobody knows; whoever resumes it is told what is wrong with it
 
 
 def of_next_task(run_dir: Path, task: int) -> Path:

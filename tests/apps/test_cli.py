@@ -1,6 +1,8 @@
 import errno
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -616,8 +618,11 @@ def test_resume_without_a_run_names_those_that_there_are(surnia, trained, begun,
         run = tmp_path / "runs" / f"r-{number}"
         run.mkdir()
         (run / "recipe.yaml").write_text(text if number != 5 else "unknowns: {}\n")  # r-5 is a detector's
-        (run / "run.json").write_text('{"status": "finished"}' if number == 6 else '{"status": "stopped"}')
+        facts = {"status": "finished" if number == 6 else "stopped", "command": ["surnia", "pretrain"]}
+        (run / "run.json").write_text(json.dumps(facts))
         os.utime(run / "recipe.yaml", (2e9 + number, 2e9 + number))
+    demo = shutil.copytree(run, tmp_path / "runs" / "demo-1")  # `surnia demo --resume` continues it, and all else in it
+    (demo / "run.json").write_text(json.dumps(facts | {"command": ["surnia", "demo"]}))
     _, _, err = surnia("pretrain", "--resume")
     assert err.endswith("surnia pretrain --resume runs/r-7; also unfinished: runs/r-4, runs/r-3, runs/r-2 and 1 more\n")
     _, _, err = surnia("pretrain", "--resume", "--data.path", "pictures")
