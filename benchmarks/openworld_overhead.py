@@ -93,6 +93,9 @@ class Complete:
     boxes: list[Tensor]
     kinds: Tensor = field(default_factory=lambda: torch.tensor([CURRENT] * LABELLED + [UNKNOWN_KIND] * UNLABELLED))
 
+    def judges(self, index: int) -> bool:
+        return True
+
     def of(self, index: int) -> tuple[Tensor, Tensor]:
         return self.boxes[index], self.kinds
 

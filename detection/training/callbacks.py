@@ -111,20 +111,23 @@ class PurityWatch(pl.Callback):
 
     @torch.no_grad()
     def count(self, batch: Batch, output: Any) -> None:
-        """Adds what lies under a step's regions; reads nothing back from the device.
+        """Adds what lies under a step's regions, in images that there is something to judge by; reads nothing back from
+        the device.
 
         Args:
             batch: the step's.
             output: of the engine's losses; of it `samples` and `scales`.
         """
-        if not batch.targets:
+        judged = [i for i, target in enumerate(batch.targets) if self.truth.judges(target.key)]
+        if not judged:
             return
-        truth = [self.truth.of(target.key) for target in batch.targets]
+        truth = [self.truth.of(batch.targets[i].key) for i in judged]
         boxes, kinds = filled_up([boxes for boxes, _ in truth]), filled_up([kinds for _, kinds in truth])
-        widths = torch.tensor([image.shape[-1] for image in batch.images])[:, None]
-        boxes = torch.where(torch.tensor(batch.mirrored)[:, None, None], flip_boxes(boxes, widths), boxes)
-        boxes *= torch.tensor([[*scale, *scale] for scale in output.scales])[:, None]
-        counts = purity_counts(output.samples, boxes, kinds)
+        widths = torch.tensor([batch.images[i].shape[-1] for i in judged])[:, None]
+        mirrored = torch.tensor([batch.mirrored[i] for i in judged])[:, None, None]
+        boxes = torch.where(mirrored, flip_boxes(boxes, widths), boxes)
+        boxes *= torch.tensor([[*output.scales[i], *output.scales[i]] for i in judged])[:, None]
+        counts = purity_counts([output.samples[i] for i in judged], boxes, kinds)
         self._window = self._window.to(counts.device) + counts
 
     def window(self) -> dict[str, float]:

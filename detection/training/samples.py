@@ -72,7 +72,7 @@ class TrainingSet:
         )
 
     def complete(self, index: int) -> tuple[AnnotationSet, int]:
-        """The complete annotation that an image's labels are a view of, and its number there; for measuring only."""
+        """The whole annotation that an image's labels are a view of, and its number there; for measuring only."""
         labeled, inner = self.where(index)
         return labeled.annotations, inner
 

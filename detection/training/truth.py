@@ -1,4 +1,4 @@
-"""The complete annotation of training images, which training itself never sees: what pseudo-unknowns are judged by."""
+"""The whole annotation of training images, which training itself never sees: what pseudo-unknowns are judged by."""
 
 from typing import Any
 
@@ -12,7 +12,10 @@ from detection.training.samples import TrainingSet
 
 
 class Truth:
-    """Everything that can be seen in the training images of a task, with its kind.
+    """Everything that is annotated in the training images of a task, with its kind.
+
+    Where an annotation shows nothing but what is known, as one that was made for a task does, an unknown object would
+    be taken for background: by such a set nothing is judged.
 
     Args:
         images: the training images.
@@ -24,11 +27,17 @@ class Truth:
         self.images = images
         old, current = set(tasks.previous(task)), set(tasks.current(task))
         self._kinds: dict[int, Any] = {}
+        self._judges: dict[int, bool] = {}
         for labeled in images.sets:
             annotations = labeled.annotations
             names = [tasks.canonical(name) for name in annotations.categories]
             kinds = [OLD if name in old else CURRENT if name in current else UNKNOWN_KIND for name in names]
-            self._kinds[id(annotations)] = np.asarray(kinds, dtype=np.int64)
+            of = self._kinds[id(annotations)] = np.asarray(kinds, dtype=np.int64)
+            self._judges[id(annotations)] = bool((of[annotations.box_category] == UNKNOWN_KIND).any())
+
+    def judges(self, index: int) -> bool:
+        """Whether the set that an image is of has anything unknown annotated."""
+        return self._judges[id(self.images.complete(index)[0])]
 
     def of(self, index: int) -> tuple[Tensor, Tensor]:
         """(m, 4) boxes in the image's pixels and (m,) kinds, on the CPU."""

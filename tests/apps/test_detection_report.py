@@ -136,6 +136,17 @@ def test_a_damaged_file_is_said_and_the_rest_shown(run, data, tmp_path):
     assert "detections.json: detection 0" in page
 
 
+def test_purity_is_said_to_be_unknown_where_nothing_judged_it(run, data, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    results = json.loads((copy / "results.json").read_text())
+    found = results["by_task"][1]["purity"]["train"]
+    found["chosen"] = dict.fromkeys(found["chosen"]) | {"count": 0}
+    (copy / "results.json").write_text(json.dumps(results))
+    page = text_of(copy, data)
+    assert "What pseudo-unknowns of task 2 lay on is not known" in page
+    assert "In task 1, " in page and "In task 2, " not in page
+
+
 def test_no_fit_no_clustering_no_pseudo_labels_and_one_task(data, tmp_path):
     path = trained(
         tmp_path / "run", data, tasks=1, decision={"fit": "none"}, clustering={"loss": "none"},

@@ -92,10 +92,13 @@ def by_stage(logged: Sequence[dict[str, Any]], key: str, width: int = 1) -> tupl
 
 def write_purity(page: Page, run: DetectionRun) -> None:
     """What lay under the pseudo-unknowns, beside what lay under random proposals."""
-    rows, sentences = [], []
+    rows, sentences, unjudged = [], [], list[int]()
     for task in run.done:
         for stage, found in (task.get("purity") or {}).items():
-            if not found or not found["chosen"]["count"]:
+            if not found:
+                continue
+            if not found["chosen"]["count"]:
+                unjudged += [task["task"]] if stage == "train" else []
                 continue
             where = f"task {task['task']}" + (", fine-tuning" if stage == "finetune" else "")
             rows += [(f"{where}: labelled unknown", _shares(found["chosen"]))]
@@ -108,12 +111,19 @@ def write_purity(page: Page, run: DetectionRun) -> None:
                     f"pseudo-unknowns lay on an unlabelled unknown object{times}, and {found['chosen']['old']:.1%} on "
                     "a class of an earlier task."
                 )
+    if unjudged:
+        page.text(
+            f"What pseudo-unknowns of {', '.join(f'task {task}' for task in unjudged)} lay on is not known: there were "
+            "none, or the annotation of these images has nothing in it that was unknown then."
+        )
     if not rows:
-        page.text("No pseudo-labels were given: training labelled no region as unknown, or ended before it began.")
+        if not unjudged:
+            page.text("No pseudo-labels were given: training labelled no region as unknown, or ended before it began.")
         return
     page.text(
         "In training the proposals of highest objectness that overlap no labelled object are taught as unknown. What "
-        "they really lie on (IoU at least .5) is counted against the complete annotation, which training never sees."
+        "they really lie on (IoU at least .5) is counted against the whole annotation, which training never sees, in "
+        "images of those files where it shows unknown objects at all."
     )
     caption = (
         "Share of pseudo-unknowns, and of as many proposals drawn at random from the same ones, on unknown objects, on "

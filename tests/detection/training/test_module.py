@@ -86,15 +86,34 @@ def test_truth_knows_what_training_does_not_see(drawn):
     assert boxes[-1].tolist() == [1, 1, 8, 8] and len(boxes) == len(rows) + 1
 
 
+def test_annotations_that_show_nothing_unknown_judge_nothing(drawn):
+    """What a person has named since is annotated alone: that its images show nothing unknown is not known."""
+    whole = drawn.train(2)
+    named = np.isin(whole.box_category, [whole.categories.index(name) for name in ("blue", "yellow")])
+    own = replace(
+        whole,
+        **{
+            key: getattr(whole, key)[named]
+            for key in ("box_ids", "box_image", "box_category", "boxes", "crowd", "difficult", "area")
+        },
+    )
+    images = TrainingSet([train_view(own, TASKS, 2), finetune_view(drawn.train(1), TASKS, 2)])
+    truth = Truth(images, TASKS, 2)
+    count = len(images.sets[0])
+    assert [truth.judges(index) for index in range(len(images))] == [False] * count + [True] * (len(images) - count)
+
+
 def test_purity_is_counted_in_the_pixels_of_the_networks_image():
-    """Of three images with other numbers of objects: one as it is, one mirrored, one at twice its size."""
+    """Of three images with other numbers of objects: one as it is, one mirrored, one at twice its size. Of another
+    nothing unknown is annotated."""
     squares = torch.tensor([[0.0, 0, 10, 10], [20.0, 0, 30, 10], [60.0, 20, 80, 40]])
     truth = SimpleNamespace(
         of={
             7: (squares[:1], torch.tensor([UNKNOWN_KIND])),
             3: (squares, torch.tensor([UNKNOWN_KIND, OLD, CURRENT])),
             5: (squares[:2], torch.tensor([CURRENT, DISTRACTOR])),
-        }.__getitem__
+        }.__getitem__,
+        judges=lambda key: key != 9,  # of which `of` would not know anything
     )
 
     def chosen(*boxes):
@@ -103,18 +122,19 @@ def test_purity_is_counted_in_the_pixels_of_the_networks_image():
         return RegionSample(found, yes.long(), found, ~yes, yes, yes.long(), lambda: found.flip(0)[:1])
 
     batch = Batch(
-        images=[torch.zeros(3, 50, 90), torch.zeros(3, 50, 100), torch.zeros(3, 50, 70)],
-        targets=[Target.empty(7), Target.empty(3), Target.empty(5)],
+        images=[torch.zeros(3, 50, 30), torch.zeros(3, 50, 90), torch.zeros(3, 50, 100), torch.zeros(3, 50, 70)],
+        targets=[Target.empty(9), Target.empty(7), Target.empty(3), Target.empty(5)],
         step=0,
-        mirrored=[False, True, False],
+        mirrored=[True, False, True, False],
     )
     samples = [
+        chosen([0.0, 0, 10, 10], [5.0, 5, 15, 15]),
         chosen([0.0, 0, 10, 10]),
         chosen([70.0, 0, 80, 10], [0.0, 0, 10, 10]),
         chosen([0.0, 0, 20, 20], [0.0, 0, 10, 10], [40.0, 0, 60, 20]),
     ]
     watch = PurityWatch(truth, start=0.0)
-    watch.count(batch, SimpleNamespace(samples=samples, scales=[(1.0, 1.0), (1.0, 1.0), (2.0, 2.0)]))
+    watch.count(batch, SimpleNamespace(samples=samples, scales=[(3.0, 3.0), (1.0, 1.0), (1.0, 1.0), (2.0, 2.0)]))
     watch.count(Batch([], [], 1), SimpleNamespace(samples=[], scales=[]))
     found = watch.totalled()
     assert {kind: found["chosen"][kind] * 6 for kind in KINDS} == pytest.approx(
