@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 from support.drawn import drawn_recipe
-from support.runs import in_two, run_detection, take_part
+from support.runs import assert_same_run, in_two, run_detection, take_part
 
 from detection.openworld.head import OpenWorldHead
 from detection.training.layout import read_json
@@ -40,6 +40,15 @@ def test_two_processes_train_what_one_does(tmp_path, drawn):
     assert any(one["boxes"].values())  # else what is known already would not have been put to the test
     one, two = (read_json(tmp_path / run / "tasks/2/detections.json") for run in ("one", "two"))
     assert [each["image_id"] for each in one] == [each["image_id"] for each in two]
+
+
+def test_two_processes_that_were_stopped_end_alike(tmp_path, drawn):
+    """Between two lines of the metrics, where each process has counted losses of its own."""
+    recipe = drawn_recipe(**{**SHORT, "later": {"steps": 5}}, devices=2)
+    in_two(take_part, tmp_path / "whole", recipe, drawn)
+    in_two(take_part, tmp_path / "parts", recipe, drawn, None, {"at": (2, "train", 3)})
+    in_two(take_part, tmp_path / "parts", recipe, drawn, None, {"resume": True})
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_processes_that_look_at_images_have_the_same_detector(tmp_path, drawn):

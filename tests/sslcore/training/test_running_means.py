@@ -21,3 +21,30 @@ def test_means_of_several_processes_are_brought_together():
     assert means.state(over=lambda values: values + 1)["sums"] == {"loss": 4.0, "other": 5.0}
     assert means.take(over=lambda values: values * 10) == {"loss": 15.0, "other": 40.0}
     assert means.take(over=lambda values: values * 10) == {}
+
+
+def test_what_was_brought_together_before_has_the_same_mean():
+    """Two processes that were stopped go on with the mean of what both had counted."""
+    losses = torch.rand(2, 20) * torch.tensor([[1.0], [3.0]])
+
+    def count(means, steps):
+        for each, values in zip(means, losses[:, steps], strict=True):
+            for value in values:
+                each.add({"loss": value})
+
+    def both(first, second):
+        other = second.state()["sums"]["loss"] / 20
+        return first.take(over=lambda mine: (mine + other) / 2)["loss"]
+
+    whole = [RunningMeans(), RunningMeans()]
+    count(whole, slice(20))
+    expected = both(*whole)
+    for stop in range(1, 20):
+        stopped, resumed = [RunningMeans(), RunningMeans()], [RunningMeans(), RunningMeans()]
+        count(stopped, slice(stop))
+        other = stopped[1].state()["sums"]["loss"]
+        state = stopped[0].state(over=lambda mine, other=other: (mine + other) / 2)
+        for each in resumed:
+            each.restore(state)
+        count(resumed, slice(stop, 20))
+        assert both(*resumed) == expected, stop
