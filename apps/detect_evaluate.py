@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
     if args.data is not None:
         test = read_own(args.data, args.images, args.split, tasks)
         tell_strangers(test, tasks, task)
+        test = with_categories(test, tasks.classes, unknown_id=tasks.unknown_id)
     else:
         test, found = _own_test(args.run, info, task)
-    test = with_categories(test, tasks.classes, unknown_id=tasks.unknown_id)
     if found is None:
         found = look(load(checkpoint, args.device), test, args.batch_size, tasks, task)
     result = evaluate(

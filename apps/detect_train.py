@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from rich.table import Table
 from apps.measures import duration, memory, steps_to_go, time_for
 from apps.report.detection.report import write_detection_report
 from apps.run_directory import open_run
-from detection.data.categories import with_categories
 from detection.data.openworld import OpenWorldData, open_data
 from detection.training.layout import STAGES, Layout
 from detection.training.model import build_engine
@@ -71,9 +69,7 @@ def prepare(recipe: DetectionRecipe, *, again: bool = False) -> OpenWorldData:
         if len(data.ignored) > SHOWN:
             more = len(data.ignored) - SHOWN
             print(f"note: {more} more like these; surnia doctor --data lists them", file=sys.stderr)
-    # A detector may find what no test image has.
-    test = with_categories(data.test, data.tasks.classes, unknown_id=data.tasks.unknown_id)
-    return replace(data, test=test)
+    return data
 
 
 def _tell(sentence: str) -> None:

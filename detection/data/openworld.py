@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from detection.data.annotations import AnnotationSet
+from detection.data.categories import with_categories
 from detection.data.coco import read_coco
 from detection.data.problems import Problem, Problems
 from detection.data.settings import CocoData, OpenScenesData
@@ -26,7 +27,7 @@ class OpenWorldData:
         tasks: the class lists.
         trains: training images of each task, in order; the same set for all where one file serves all.
         val: images that the decision is fitted on.
-        test: completely annotated images.
+        test: completely annotated images, with a category for every class: a detector may find what no test image has.
         folder: where the images are.
         fingerprint: SHA-256 (hex) of the tasks and of all annotations, wherever they lie; of the pictures too for
             OpenScenes.
@@ -94,8 +95,13 @@ def open_test(
             read[file] = read_annotations(file, images=ours.images, tasks=ours.tasks, problems=Problems())
         sets = {role: clean(read[file], Problems()) for role, file in ours.roles.items()}
     except DataError:
-        return clean(read[ours.test], Problems()), None
-    return sets["test"], fingerprint(ours.tasks, sets, ours.pictures)
+        return _to_test_on(clean(read[ours.test], Problems()), ours.tasks), None
+    return _to_test_on(sets["test"], ours.tasks), fingerprint(ours.tasks, sets, ours.pictures)
+
+
+def _to_test_on(annotations: AnnotationSet, tasks: TaskSet) -> AnnotationSet:
+    """What is found must have a category, be it in the file or not. The fingerprint is of what the file says."""
+    return with_categories(annotations, tasks.classes, unknown_id=tasks.unknown_id)
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ def open_files(
         tasks=tasks,
         trains=trains,
         val=cleaned[val],
-        test=cleaned[test],
+        test=_to_test_on(cleaned[test], tasks),
         folder=images,
         fingerprint=fingerprint(tasks, {role: cleaned[file] for role, file in named.items()}, pictures),
         ignored=tuple(problems),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.drawn import TASKS, draw_set, drawn_recipe, open_drawn
+from support.drawn import COLOURS, TASKS, draw_set, drawn_recipe, open_drawn
 
 from apps.recipe_text import dump
 from apps.report.detection import write_detection_report
@@ -47,6 +47,29 @@ def run(tmp_path_factory, data):
     return trained(tmp_path_factory.mktemp("run") / "run", data)
 
 
+@pytest.fixture(scope="module")
+def lacking(tmp_path_factory):
+    """A recipe whose test images neither have a yellow object nor a category for it."""
+    folder = draw_set(tmp_path_factory.mktemp("lacking"))
+    content = json.loads((folder / "test.json").read_text())
+    yellow = next(each["id"] for each in content["categories"] if each["name"] == "yellow")
+    content["categories"] = [each for each in content["categories"] if each["id"] != yellow]
+    content["annotations"] = [each for each in content["annotations"] if each["category_id"] != yellow]
+    (folder / "test.json").write_text(json.dumps(content))
+    TASKS.save(folder / "tasks.yaml")
+    files = {role: str(folder / f"{role}.json") for role in ("val", "test")}
+    train = [str(folder / f"train_{task}.json") for task in (1, 2)]
+    data = {
+        "name": "coco",
+        "tasks": str(folder / "tasks.yaml"),
+        "train": train,
+        "images": str(folder / "images"),
+        **files,
+    }
+    recipe = drawn_recipe()
+    return recipe.model_validate({**recipe.as_dict(), "data": {**data, "workers": 0}})
+
+
 def text_of(path, data=None):
     return write_detection_report(path, data=data).read_text()
 
@@ -66,6 +89,17 @@ def test_a_report_is_whole_and_needs_nothing_from_outside(page):
     assert all(link.startswith("data:image/") for link in links)
     assert "mode strict" in page
     assert "scores of at least 0.05 and at most 100 detections" in page
+
+
+def test_a_class_that_the_test_images_do_not_know_can_be_found_in_them_all_the_same(lacking, tmp_path):
+    with RunDirectory.create(tmp_path / "run", recipe=dump(lacking), command=["x"], seed=3) as directory:
+        outcome = detect_train(lacking, directory, quiet=True, say=lambda sentence: None)
+    found = json.loads((tmp_path / "run/tasks/2/detections.json").read_text())
+    assert len(COLOURS) + 1 in {each["category_id"] for each in found}  # yellow, by an id above those of the file
+    assert outcome.results["by_task"][1]["strict"]["ap_per_class"]["yellow"] is None
+    page = text_of(tmp_path / "run")
+    assert "What could not be read" not in page
+    assert "Precision, recall, and whether the posterior can be trusted" in page and 'src="data:image/' in page
 
 
 def test_numbers_are_those_of_the_results(run, data, page):

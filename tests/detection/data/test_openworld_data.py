@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.data.openworld import open_data
+from detection.data.openworld import fingerprint, open_data, open_test, read_annotations
 from detection.data.scenes import openscenes
 from detection.data.settings import CocoData, OpenScenesData
 from detection.data.views import train_view
@@ -77,6 +77,18 @@ def test_the_fingerprint_is_of_what_is_learnt_not_of_where_it_lies(settings, tmp
     assert open_data(settings()).fingerprint == before
     (tmp_path / "tasks.yaml").write_text("name: pets\ntasks: [[cat], [dog]]\n")
     assert open_data(settings()).fingerprint != before
+
+
+def test_the_test_images_have_a_category_for_every_class_and_the_data_are_the_same_data(settings, tmp_path):
+    write_split(tmp_path, "test", 20, classes=("dog",))
+    data = open_data(settings())
+    assert (data.test.categories, data.test.category_ids) == (("dog", "cat"), (1, 2))
+    roles = {role: read_annotations(tmp_path / f"{role}.json") for role in ("train", "val", "test")}
+    assert data.fingerprint == fingerprint(data.tasks, roles)
+    test, mark = open_test(settings())
+    assert (test.categories, mark) == (data.test.categories, data.fingerprint)
+    (tmp_path / "val.json").unlink()
+    assert open_test(settings())[0].categories == data.test.categories
 
 
 def test_boxes_are_cleaned_and_it_is_said(settings, tmp_path):

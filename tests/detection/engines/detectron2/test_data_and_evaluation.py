@@ -165,6 +165,28 @@ def test_results_are_numbers_that_detectron2_prints_and_files_hold_the_rest(draw
     assert len(json.loads((tmp_path / "out/openworld_detections.json").read_text())) == len(results) == len(view.boxes)
 
 
+def test_a_class_that_the_test_images_do_not_know_may_be_found(tmp_path):
+    folder = draw_set(tmp_path / "drawn")
+    content = json.loads((folder / "test.json").read_text())
+    yellow = next(each["id"] for each in content["categories"] if each["name"] == "yellow")
+    content["categories"] = [each for each in content["categories"] if each["id"] != yellow]
+    content["annotations"] = [each for each in content["annotations"] if each["category_id"] != yellow]
+    (folder / "test.json").write_text(json.dumps(content))
+    register_openworld("lacking", open_drawn(folder))
+    evaluator = OpenWorldEvaluator("lacking_2_test")
+    image = DatasetCatalog.get("lacking_2_test")[0]
+    found = Instances(
+        (64, 64),
+        pred_boxes=Boxes(torch.tensor([[1.0, 1.0, 30.0, 30.0]])),
+        pred_classes=torch.tensor([TASKS.known(2).index("yellow")]),
+        scores=torch.tensor([0.9]),
+    )
+    evaluator.process([image], [{"instances": found}])
+    evaluator.evaluate()
+    assert evaluator.results["strict"]["detections"] == 1
+    assert evaluator.results["strict"]["ap_per_class"]["yellow"] is None
+
+
 def test_sets_without_one_complete_annotation_are_refused(drawn):
     view = view_of_test(drawn.test, TASKS, 1)
     register_view("two", [view, view], TASKS, 1)
