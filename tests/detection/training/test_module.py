@@ -1,12 +1,15 @@
 """Rates, the order of a step, and what lies under pseudo-unknowns."""
 
+from collections import Counter
 from dataclasses import replace
+from math import ceil, floor
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from support.drawn import TASKS, drawn_recipe
+from torch import nn
 
 from detection.data.views import finetune_view, train_view
 from detection.openworld.purity import CURRENT, DISTRACTOR, KINDS, OLD, UNKNOWN_KIND
@@ -15,11 +18,11 @@ from detection.structures import FIRST_KNOWN, Detections, Target
 from detection.training.batches import Batch
 from detection.training.callbacks import PurityWatch
 from detection.training.layout import Layout
-from detection.training.module import Place, rate_factor
+from detection.training.module import Place, StageModule, rate_factor
 from detection.training.previous import previous_boxes
 from detection.training.recipe import StageSettings
 from detection.training.runner import Chain
-from detection.training.samples import Part, Plan, TrainingSet, every_image
+from detection.training.samples import Part, Plan, TrainingSet, balanced, every_image
 from detection.training.truth import Truth
 
 
@@ -74,16 +77,42 @@ def test_an_exemplar_is_as_it_was_chosen_whatever_the_batch_wants(drawn):
     assert len(images.sets) == 2 and plan.batch_size == 4 and len(plan.parts) == 1
 
 
+def test_fine_tuning_shows_every_class_equally_often(drawn):
+    """Each class has as many places as any other, and goes round its boxes to fill them."""
+    chain = Chain(drawn_recipe(), drawn, None, quiet=True, say=lambda sentence: None)
+    images, plan = chain.lessons.of(SimpleNamespace(task=2, stage="finetune", seed=5), chain.recipe.finetune)
+    places = plan.parts[0].places
+    assert places.tolist() == balanced(images).tolist()
+    boxes = {label: Counter() for label in range(FIRST_KNOWN, FIRST_KNOWN + 4)}
+    for number in range(len(images)):
+        for label in images.target(number).labels.tolist():
+            boxes[label][number] += 1
+    assert len({found.total() for found in boxes.values()}) > 1  # else there would be nothing to balance
+    for found, share in zip(boxes.values(), places.reshape(4, -1).tolist(), strict=True):
+        shown, rounds = Counter(share), len(share) / found.total()
+        assert shown.keys() == found.keys()
+        assert all(floor(rounds) * found[n] <= shown[n] <= ceil(rounds) * found[n] for n in found)
+    epoch = [number for step in range(len(places)) for number in plan.batch(step)][: len(places)]
+    assert sorted(epoch) == sorted(places.tolist())
+
+
 def test_truth_knows_what_training_does_not_see(drawn):
     annotations = replace(
         drawn.train(2), distractor_image=np.array([0, 3]), distractors=np.array([[0.0, 0, 9, 9], [1.0, 1, 8, 8]])
     )
     truth = Truth(TrainingSet([train_view(annotations, TASKS, 2)]), TASKS, 2)
-    boxes, kinds = truth.of(3)
-    rows = np.flatnonzero(annotations.box_image == 3)
-    of = {"red": 1, "green": 1, "blue": 2, "yellow": 2, "grey": 0}
-    assert kinds.tolist() == [*(of[annotations.categories[c]] for c in annotations.box_category[rows]), 3]
-    assert boxes[-1].tolist() == [1, 1, 8, 8] and len(boxes) == len(rows) + 1
+    of = {"red": "old", "green": "old", "blue": "current", "yellow": "current", "grey": "unknown"}
+    seen = set()
+    for index in range(len(annotations.images)):
+        boxes, kinds = truth.of(index)
+        rows = annotations.box_image == index
+        pasted = annotations.distractors[annotations.distractor_image == index]
+        names = [KINDS[kind] for kind in kinds]
+        assert names[: rows.sum()] == [of[annotations.categories[c]] for c in annotations.box_category[rows]]
+        assert names[rows.sum() :] == ["distractor"] * len(pasted)
+        np.testing.assert_array_equal(boxes.numpy(), np.concatenate([annotations.boxes[rows], pasted]))
+        seen.update(names)
+    assert seen == {"unknown", "old", "current", "distractor"}
 
 
 def test_annotations_that_show_nothing_unknown_judge_nothing(drawn):
@@ -175,6 +204,24 @@ def test_what_is_known_already_is_found_once_in_images_where_it_may_be_unlabelle
     assert len(found(images, place=Place(2, "finetune", 0, 0))[first]) == 1 and engine.calls == 24
     assert len(found(images, 0.29)[first]) == 2 and engine.calls == 24  # each stage has its own
     assert not any(map(len, found(TrainingSet(images.sets)))) and engine.calls == 24
+
+
+def test_what_is_known_already_lies_where_a_mirrored_image_shows_it():
+    known = [torch.tensor([[1.0, 2, 11, 7], [0.0, 0, 5, 5]]), torch.zeros(0, 4), torch.tensor([[20.0, 3, 30, 9]])]
+
+    def module(previous):
+        recipe = drawn_recipe()
+        return StageModule(nn.Identity(), None, recipe, recipe.later, Place(2, "train", 0, 0), previous, {})
+
+    batch = Batch(
+        images=[torch.zeros(3, 30, 90), torch.zeros(3, 30, 40), torch.zeros(3, 30, 60), torch.zeros(3, 30, 70)],
+        targets=[Target.empty(2), Target.empty(0), Target.empty(1), Target.empty(0)],
+        step=0,
+        mirrored=[True, False, True, True],
+    )
+    found = [boxes.tolist() for boxes in module(known).previous_of(batch)]
+    assert found == [[[60, 3, 70, 9]], [[1, 2, 11, 7], [0, 0, 5, 5]], [], [[59, 2, 69, 7], [65, 0, 70, 5]]]
+    assert module(None).previous_of(batch) is None
 
 
 def test_exemplars_images_may_show_what_is_known_if_only_their_task_was_annotated(drawn):
