@@ -13,6 +13,7 @@ from apps.detect_score import show
 from apps.launch_detect import missing_data
 from apps.probing import provenance
 from apps.recipes import load as load_recipe_file
+from apps.score_files import tell
 from detection.data.annotations import AnnotationSet
 from detection.data.categories import with_categories
 from detection.data.coco import read_coco
@@ -34,7 +35,6 @@ from sslcore.storage import write_json
 from sslcore.storage.checkpoint import read_info
 from sslcore.storage.messages import show_path
 
-SHOWN = 10
 WORKERS = 2
 BACK = (
     "put back what the run was tested on, or measure it on annotated images that are there: --data FILE, and --images "
@@ -109,10 +109,7 @@ def read_own(place: Path, images: Path | None, split: str, tasks: TaskSet) -> An
         found = read_coco(place, images=images or _beside(place, found), tasks=tasks, problems=Problems())
     problems += validate({"test": found})
     problems.refuse()
-    for problem in problems[:SHOWN]:
-        print(f"note: {problem}", file=sys.stderr)
-    if len(problems) > SHOWN:
-        print(f"note: {len(problems) - SHOWN} more like these", file=sys.stderr)
+    tell(problems)
     if not found.images:
         raise DataError(f"{show_path(place)} lists no images, so there is nothing to measure on; give another file")
     return clean(found, Problems())

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from apps import options as check
 from apps.options import Options
-from sslcore.errors import ConfigError, DataError
+from sslcore.errors import ConfigError
 
 if TYPE_CHECKING:
-    from detection.evaluation import DetectionArrays, GroundTruth
     from detection.tasks import TaskSet
-
-MAX_LIST = 1 << 28
 
 
 def options() -> Options:
@@ -24,6 +21,8 @@ def options() -> Options:
         closing=(
             "Mode strict takes every image once and the papers' definitions; mode ore gives the numbers of ORE's own\n"
             "evaluator, for comparing with published tables. In Python: help(detection.evaluation.evaluate).\n"
+            "Annotated boxes are clipped to their images, and left out if they have no area, in mode strict; mode ore\n"
+            "takes them as they are.\n"
             "Detections that carry file_name and category_name, as those of surnia detect predict, go by these names;\n"
             "others by their ids, which must be those of --gt.\n"
             "Files of ORE's code and its heirs (opendet2 leaves them in OUTPUT_DIR/pascal_voc_eval) are read, too:\n"
@@ -62,6 +61,7 @@ def score(args: argparse.Namespace) -> int:
         raise ConfigError(f"command line: --json  {args.json} is a folder; give the name of a file")
     if args.json is not None and args.json.exists() and not args.overwrite:
         raise ConfigError(f"command line: --json  {args.json} exists already; give another name, or add --overwrite")
+    from apps.score_files import read, read_list
     from detection.evaluation import evaluate
     from detection.tasks import TaskSet
     from sslcore.storage import surroundings, write_json
@@ -91,73 +91,6 @@ def score(args: argparse.Namespace) -> int:
     if not result["detections"]:
         print(f"note: {_nothing(args, result, len(found))}", file=sys.stderr)
     return 0
-
-
-def read(
-    args: argparse.Namespace, tasks: "TaskSet", image_list: list[str] | None
-) -> tuple["GroundTruth", "DetectionArrays", dict[str, bool], list[str]]:
-    """Annotations, detections, variants of the evaluator that they need, and what a person should know about them.
-
-    Raises:
-        ConfigError: one file of a folder that has one a class.
-        DataError: what is wrong in the files.
-    """
-    from detection.evaluation import DetectionArrays, GroundTruth
-    from detection.evaluation.arrays import read_results
-    from detection.evaluation.by_name import by_name, has_names
-    from detection.evaluation.voc_files import notes_on, read_voc_detections
-
-    if not args.detections.is_dir():
-        if args.detections.suffix == ".txt":
-            folder = args.detections.parent
-            raise ConfigError(f"command line: --detections  {args.detections} has one class; give its folder, {folder}")
-        results, source = read_results(args.detections), str(args.detections)
-        if not isinstance(results, list) or not has_names(results):
-            return GroundTruth.from_coco(args.gt), DetectionArrays.from_results(results, source=source), {}, []
-        truth = _with_all_classes(args.gt, tasks)
-        found, remarks = by_name(results, truth, tasks, source=source)
-        return truth, found, {}, list(remarks)
-
-    truth = _with_all_classes(args.gt, tasks)
-    listed = read_voc_detections(args.detections, truth, tasks)
-    notes = list(notes_on(listed))
-    if args.mode == "strict" or listed.fit(truth, image_list):
-        return truth, listed.once, {}, notes
-    notes.append(
-        "The files do not have each image as often as --image-list does: its objects count as often as it is listed, "
-        "detections as often as the files have them, as the original evaluator takes them."
-    )
-    return truth, listed.lines, {"detections_once_per_image": True}, notes
-
-
-def _with_all_classes(file: Path, tasks: "TaskSet") -> "GroundTruth":
-    """The annotations with a category for every class of the task set, under its names."""
-    from detection.data.categories import with_categories
-    from detection.data.coco import read_coco
-    from detection.evaluation import GroundTruth
-
-    annotations = with_categories(read_coco(file, tasks=tasks), tasks.classes, unknown_id=tasks.unknown_id)
-    return GroundTruth.from_annotations(annotations)
-
-
-def read_list(path: Path) -> list[str]:
-    """The lines of a list of images, without empty ones.
-
-    Raises:
-        DataError: it cannot be read or names nothing.
-    """
-    from sslcore.storage.files import read_file
-
-    remedy = "give a text file with one file name or id per line"
-    raw = read_file(path, limit=MAX_LIST, error=DataError, remedy=remedy)
-    try:
-        lines = [line.strip() for line in raw.decode().splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text; {remedy}") from error
-    named = [line for line in lines if line]
-    if not named:
-        raise DataError(f"{path} names no image; {remedy}")
-    return named
 
 
 def show(result: dict[str, Any], written: Path | None) -> None:

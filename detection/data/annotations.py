@@ -15,7 +15,10 @@ Boxes = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image of a set: its id in the file, its name relative to the set's folder, its size in pixels."""
+    """One image of a set: its id in the file, its name relative to the set's folder, its size in pixels.
+
+    Where only ids matter (`read_coco` with `by_ids`), the name may be "" and the sides 0: the file does not say them.
+    """
 
     id: int | str
     file_name: str

@@ -36,6 +36,7 @@ def read_coco(
     images: str | Path | None = None,
     tasks: TaskSet | None = None,
     problems: Problems | None = None,
+    by_ids: bool = False,
 ) -> AnnotationSet:
     """Read a COCO json: `images`, `annotations`, `categories`, and `distractors` where scenes have them.
 
@@ -48,6 +49,8 @@ def read_coco(
         images: folder that file names are relative to; None: annotations alone.
         tasks: gives categories their canonical names.
         problems: is given what is wrong, and what is wrong is left out of the set; None: a fatal problem is raised.
+        by_ids: no picture will be looked at: images may lack file_name, width and height, and file names may lead
+            anywhere; what is lacking is "" and 0.
 
     Raises:
         DataError: not a COCO json; or, without `problems`, the fatal problems by file and id.
@@ -56,7 +59,7 @@ def read_coco(
     content = load_json(path)
     reader = _Reader(str(path), found)
     with _no_collector():
-        records = reader.images(content["images"])
+        records = reader.images(content["images"], by_ids)
         categories = reader.categories(content["categories"], tasks)
         index_of = {record.id: i for i, record in enumerate(records)}
         columns = reader.annotations(content["annotations"], index_of, categories)
@@ -129,18 +132,19 @@ class _Reader:
 
     # --- images and categories ---------------------------------------------------------------------------------------
 
-    def images(self, entries: list[Any]) -> list[ImageRecord]:
+    def images(self, entries: list[Any], by_ids: bool) -> list[ImageRecord]:
         records, wrong = [], []
         ids, names = set[Any](), set[str]()
         for place, entry in enumerate(entries):
-            complaint = _wrong_image(entry)
+            complaint = _wrong_image(entry, by_ids)
             if complaint:
                 wrong.append((entry.get("id") if isinstance(entry, dict) else None, f"image {place + 1}: {complaint}"))
                 continue
-            record = ImageRecord(entry["id"], entry["file_name"], int(entry["width"]), int(entry["height"]))
+            name, width, height = (entry.get(key) for key in ("file_name", "width", "height"))
+            record = ImageRecord(entry["id"], name or "", int(width or 0), int(height or 0))
             if record.id in ids:
                 wrong.append((record.id, f"image id {shown(record.id)} is given to more than one image"))
-            elif normpath(record.file_name) in names:
+            elif record.file_name and normpath(record.file_name) in names:
                 wrong.append((record.id, f"image {shown(record.id)}: {shown(record.file_name)} is listed twice"))
             else:
                 records.append(record)
@@ -250,25 +254,32 @@ class _Reader:
         return np.arange(1, len(names) + 1)
 
 
-def _wrong_image(entry: Any) -> str | None:
+def _wrong_image(entry: Any, by_ids: bool) -> str | None:
     """What is wrong with an entry of `images`."""
     if not isinstance(entry, dict):
         return f"is no object but {shown(entry)}"
-    missing = [key for key in ("id", "file_name", "width", "height") if entry.get(key) is None]
+    needed = ("id",) if by_ids else ("id", "file_name", "width", "height")
+    missing = [key for key in needed if entry.get(key) is None]
     if missing:
         return f"id {shown(entry.get('id'))} has no {' and no '.join(missing)}"
-    number, name = entry["id"], entry["file_name"]
+    number, name = entry["id"], entry.get("file_name")
     if type(number) not in (int, str):
         return f"its id must be a whole number or text, not {shown(number)}"
-    if not isinstance(name, str) or not name or not name.isprintable():
+    if name is not None and (not isinstance(name, str) or not name or not name.isprintable()):
         return f"id {shown(number)}: file_name must be text, not {shown(name)}"
-    if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
+    if name is not None and not by_ids and _leads_out(name):
         return f"id {shown(number)}: {shown(name)} leads out of the images' folder; file names must be relative to it"
     for key in ("width", "height"):
-        side = entry[key]
+        side = entry.get(key)
+        if side is None:
+            continue
         if type(side) not in (int, float) or not 1 <= side <= MAX_SIDE or side != int(side):
             return f"id {shown(number)}: {key} must be a whole number of pixels, not {shown(side)}"
     return None
+
+
+def _leads_out(name: str) -> bool:
+    return name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")
 
 
 def _id_of(entry: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from detection.data.annotations import AnnotationSet, Indices, Mask
+from detection.data.clipping import clip, sides_of
 from detection.data.problems import Problem, Problems, shown
 from detection.tasks import TaskSet
 from sslcore.did_you_mean import did_you_mean
@@ -71,7 +72,7 @@ def check(sets: Mapping[str, AnnotationSet], tasks: TaskSet | None = None, *, he
 
 
 def clean(annotations: AnnotationSet, problems: Problems | None = None) -> AnnotationSet:
-    """Boxes clipped to their images, without those that have no area or lie outside.
+    """Boxes clipped to their images (where their sizes are known), without those that have no area or lie outside.
 
     Args:
         problems: is told of the boxes left out, and of those that reached out by a pixel or more; less is rounding.
@@ -80,19 +81,22 @@ def clean(annotations: AnnotationSet, problems: Problems | None = None) -> Annot
         DataError: without `problems`, a box that is not finite.
     """
     found = Problems() if problems is None else problems
-    sides = np.array([(image.width, image.height) for image in annotations.images], dtype=np.float64).reshape(-1, 2)
-    limits = np.tile(sides, 2)[annotations.box_image]
+    sides = sides_of(annotations.images)
     boxes = annotations.boxes
-    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(annotations.area)
-    clipped = np.clip(np.where(finite[:, None], boxes, 0), 0, limits)
-    solid = finite & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    inside = solid & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    moved = inside & (np.abs(clipped - np.where(finite[:, None], boxes, 0)) >= 1).any(axis=1)
+    judged = clip(boxes, sides[annotations.box_image])
+    clipped = judged.boxes
+    finite, solid, inside, moved = (
+        mask & np.isfinite(annotations.area) for mask in (judged.finite, judged.solid, judged.inside, judged.moved)
+    )
     about = _Boxes(annotations, found)
     about.report(~finite, "is not finite", "boxes that are not finite", fatal=True)
     about.report(finite & ~solid, "has no area and is ignored", "boxes without area, which are ignored")
     about.report(solid & ~inside, "lies outside the image and is ignored", "boxes outside the image, which are ignored")
     about.report(moved, "reaches out of the image and is clipped", "boxes clipped to the image")
+    unsized = int(np.isnan(sides).any(axis=1).sum())
+    if unsized:
+        said = f"{unsized:,} of its {len(sides):,} images have no width and height: no box is checked against these"
+        found.add(annotations.source, said, fatal=False)
     if problems is None:
         found.refuse()
     rows = np.flatnonzero(inside)
@@ -122,7 +126,8 @@ class _Boxes:
         def describe(row: int) -> tuple[int, str]:
             image = ours.images[ours.box_image[row]]
             corners = ", ".join(f"{side:g}" for side in ours.boxes[row])
-            number, size = int(ours.box_ids[row]), f"{image.width} x {image.height}"
+            size = f"{image.width} x {image.height}" if image.width and image.height else "of unknown size"
+            number = int(ours.box_ids[row])
             return number, f"annotation {number}: box ({corners}) of image {shown(image.id)}, {size}, {says}"
 
         self.problems.add_each(ours.source, np.flatnonzero(which).tolist(), describe, fatal=fatal, kind=kind)

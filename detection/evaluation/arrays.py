@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detection.data.annotations import AnnotationSet, Boxes, Indices, Mask
+from detection.data.clipping import Sides, sides_of
 from sslcore.errors import DataError
 from sslcore.storage.files import read_file
 
@@ -24,8 +25,11 @@ LARGEST = 1e9
 class GroundTruth:
     """Everything that is annotated in a test set, future classes included. Boxes are left, top, right, bottom.
 
+    Boxes are here as the annotations have them: what becomes of those that reach out of their images or have no area is
+    the business of a mode. `strict` clips and ignores them, as `open_data` does for a run; `ore` does neither.
+
     Attributes:
-        image_ids, file_names: of each image, also those without a box.
+        image_ids, file_names: of each image, also those without a box; "" where a file does not name it.
         categories: names as the file has them; several may be names of one class.
         category_ids: the ids by which detections refer to them.
         box_image: (B,) index into the images.
@@ -34,6 +38,7 @@ class GroundTruth:
         crowd, difficult: (B,) regions that count neither for nor against a detector in mode `strict`.
         distractor_image, distractors: (D,) and (D, 4): what looks like an object and is none.
         source: the file, for messages.
+        sides: (I, 2) width and height of each image, NaN where they are not known; None: of none.
     """
 
     image_ids: tuple[int | str, ...]
@@ -48,21 +53,24 @@ class GroundTruth:
     distractor_image: Indices
     distractors: Boxes
     source: str = "annotations"
+    sides: Sides | None = None
 
     @classmethod
     def from_annotations(cls, annotations: AnnotationSet) -> Self:
-        """What a reader made of a file.
+        """What a reader made of a file, or `open_data` of that.
 
         Raises:
-            DataError: a box is no box, or an image or category id occurs twice.
+            DataError: a box is not finite, a distractor's is no box, or an image or category id occurs twice.
         """
         images, source = annotations.images, annotations.source
         _refuse_twice([image.id for image in images], "image id", source)
         _refuse_twice(annotations.category_ids, "category id", source)
-        for boxes, ids in ((annotations.boxes, annotations.box_ids), (annotations.distractors, None)):
-            bad = _first_bad_box(boxes)
+        infinite = np.flatnonzero(~np.isfinite(annotations.boxes).all(axis=1))
+        for name, boxes, bad, ids in (
+            ("annotation", annotations.boxes, infinite[0] if len(infinite) else None, annotations.box_ids),
+            ("distractor", annotations.distractors, first_bad_box(annotations.distractors), None),
+        ):
             if bad is not None:
-                name = "distractor" if ids is None else "annotation"
                 at = bad if ids is None else ids[bad]
                 raise DataError(f"{source}: {name} {at} has the box {boxes[bad].tolist()}, which is none; correct it.")
         return cls(
@@ -78,18 +86,19 @@ class GroundTruth:
             annotations.distractor_image,
             annotations.distractors,
             source,
+            sides_of(images),
         )
 
     @classmethod
     def from_coco(cls, path: str | Path) -> Self:
-        """A COCO json; images need not be there.
+        """A COCO json; images need not be there, nor their file names and sizes in it.
 
         Raises:
             DataError: the file cannot be read or contradicts itself.
         """
         from detection.data.coco import read_coco
 
-        return cls.from_annotations(read_coco(Path(path), images=None, tasks=None))
+        return cls.from_annotations(read_coco(Path(path), images=None, tasks=None, by_ids=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +138,7 @@ class DetectionArrays:
             if values is not None and not np.isfinite(values).all():
                 at = int(np.flatnonzero(~np.isfinite(values))[0])
                 raise DataError(f"{self.source}: detection {at} (from 0) has {values[at]} among its {name}; remove it.")
-        bad = _first_bad_box(self.boxes)
+        bad = first_bad_box(self.boxes)
         if bad is not None:
             raise DataError(
                 f"{self.source}: detection {bad} (from 0) has the box {self.boxes[bad].tolist()} "
@@ -271,8 +280,8 @@ def _category_ids(values: list[Any], source: str) -> Indices:
     return np.array(values, dtype=np.int64)
 
 
-def _first_bad_box(boxes: Boxes) -> int | None:
-    """Not finite, absurdly far away, or inside out. A box without area is one, only that it hits nothing."""
+def first_bad_box(boxes: Boxes) -> int | None:
+    """The place of a box that is none: not finite, absurdly far away, or inside out. One without area hits nothing."""
     with np.errstate(invalid="ignore"):
         good = (np.abs(boxes) <= LARGEST).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
     return None if good.all() else int(np.flatnonzero(~good)[0])

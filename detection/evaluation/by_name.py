@@ -83,6 +83,12 @@ def _looked_up(names: list[str], look_up: Callable[[list[str]], dict[str, int]])
 
 def _places(names: list[str], truth: GroundTruth, source: str) -> dict[str, int]:
     """The place of each image in the annotations, -1 for none."""
+    unnamed = [image for image, name in zip(truth.image_ids, truth.file_names, strict=True) if not name]
+    if unnamed:
+        raise DataError(
+            f"{truth.source} has no {FILE} for {len(unnamed):,} of its {len(truth.image_ids):,} images "
+            f"({shown(unnamed[0])} for one), by which {source} names them: add it; or, {_REMEDY}"
+        )
     annotated, taken = FileNames(truth.file_names), dict[int, str]()
     places = dict[str, int]()
     for name in names:

@@ -256,9 +256,11 @@ def lines_of(ground_truth: GroundTruth, image_list: Sequence[int | str] | None) 
     by_id = {str(image_id): i for i, image_id in enumerate(ground_truth.image_ids)}
     by_stem: dict[str, int] = {}
     for i, name in enumerate(ground_truth.file_names):
+        if not name:
+            continue
         stem = PurePosixPath(name).stem
         by_stem[stem] = -1 if stem in by_stem else i  # -1: two files have it
-    by_name = {name: i for i, name in enumerate(ground_truth.file_names)}
+    by_name = {name: i for i, name in enumerate(ground_truth.file_names) if name}
     lines = []
     for number, line in enumerate(image_list, start=1):
         index = next((known[str(line)] for known in (by_name, by_stem, by_id) if str(line) in known), None)

@@ -8,6 +8,7 @@ import numpy as np
 
 from detection.evaluation.arrays import DetectionArrays, GroundTruth
 from detection.evaluation.average_precision import harmonic
+from detection.evaluation.cleaning import as_given, cleaned, refuse_bad_boxes
 from detection.evaluation.coco_ap import coco_metrics
 from detection.evaluation.comparison import Comparison, compare
 from detection.evaluation.ore import ore_metrics
@@ -53,8 +54,10 @@ class OpenWorldEvaluator:
         if self.mode == "strict" and any(variants.values()):
             name = next(name for name, given in variants.items() if given)
             raise ConfigError(f"{name} is a variant of mode ore; choose that mode.")
+        truth, mended = cleaned(self.ground_truth) if self.mode == "strict" else as_given(self.ground_truth)
+        refuse_bad_boxes(truth)
         comparison = compare(
-            self.ground_truth,
+            truth,
             detections,
             self.tasks,
             task,
@@ -74,6 +77,7 @@ class OpenWorldEvaluator:
             "image_lines": len(comparison.lines),
             "detections": len(comparison.found),
             "left_out": dict(comparison.left_out),
+            **mended,
             **_told(comparison),
             **(variants if self.mode == "ore" else {}),
             **found,
@@ -117,7 +121,9 @@ def evaluate(
     """Metrics of a detector that has learnt the tasks up to `task`. Fractions; None for what is undefined.
 
     Args:
-        ground_truth: all objects of the test set; what no task up to `task` has brought is an unknown object.
+        ground_truth: all objects of the test set; what no task up to `task` has brought is an unknown object. `strict`
+            clips boxes to their images, if their sizes are known, and ignores those without area or outside; `ore`
+            takes them as they are.
         detections: of the model after that task.
         task: from 1.
         mode: `strict`, see `detection.evaluation.strict`, or `ore`, see `detection.evaluation.ore`, for the meaning of
@@ -132,13 +138,14 @@ def evaluate(
 
     Returns:
         Plain numbers under names, ready for JSON. Besides the metrics of the mode: `h_score`, the harmonic mean of
-        `map_both` and `u_recall`; those of `separation_metrics` and `distraction_metrics`; `left_out`, how many
-        detections the arguments left out; of those that stay, `lowest_score`, `images_without_detections`, and
-        `later_classes`, which tasks after this one bring.
+        `map_both` and `u_recall`; those of `separation_metrics` and `distraction_metrics`; `boxes_clipped` and
+        `boxes_ignored`, how many of all annotated boxes were; `left_out`, how many detections the arguments left out;
+        of those that stay, `lowest_score`, `images_without_detections`, and `later_classes`, which tasks after this one
+        bring.
 
     Raises:
         ConfigError: there is no such task or mode, or an argument is out of range.
-        DataError: detections, image list and annotations do not belong together.
+        DataError: detections, image list and annotations do not belong together, or a box that counts is none.
     """
     evaluator = OpenWorldEvaluator(
         ground_truth,

@@ -180,9 +180,12 @@ def _places(names: Sequence[str], truth: GroundTruth, folder: Path) -> Indices:
 
 def _refuse_strangers(names: Sequence[str], truth: GroundTruth, folder: Path) -> None:
     if names:
+        remedy = "score them with the annotations they were made for"
+        if "" in truth.file_names:
+            remedy = "give all of its images the file_name by which these files call them"
         raise DataError(
             f"{show_path(folder)} has detections in {len(names):,} images that {truth.source} does not have, "
-            f"{shown(names[0])} for one; score them with the annotations they were made for"
+            f"{shown(names[0])} for one; {remedy}"
         )
 
 

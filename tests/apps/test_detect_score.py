@@ -7,6 +7,10 @@ import sys
 import pytest
 
 from apps.detect_score import options, score
+from detection.data.coco import read_coco
+from detection.data.problems import Problems
+from detection.data.validation import clean
+from detection.evaluation import DetectionArrays, GroundTruth, evaluate
 from detection.tasks import TaskSet
 from sslcore.errors import ConfigError, DataError
 
@@ -217,3 +221,115 @@ def test_files_of_classes_in_both_modes(files, capsys):
     (files / "list.txt").write_text("1\n2\n1\n1\n")
     assert score(options().read([*given, "--mode", "ore", "--image-list", str(files / "list.txt")])) == 0
     assert "do not have each image as often as --image-list does" in capsys.readouterr().out
+
+
+# --- annotations that are not quite right ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def faulty(files):
+    """Image 1 with a cat, a cat without width, one inside out, one outside; and a fox that reaches out of it."""
+    boxes = [(1, [10, 10, 30, 30]), (1, [60, 60, 0, 10]), (1, [60, 60, -5, 10]), (1, [160, 160, 20, 20])]
+    boxes.append((3, [80, 80, 60, 60]))
+    truth = json.loads((files / "gt.json").read_text())
+    truth["images"] = truth["images"][:1]
+    truth["annotations"] = [
+        {"id": i, "image_id": 1, "category_id": category, "bbox": box, "area": abs(box[2] * box[3]), "iscrowd": 0}
+        for i, (category, box) in enumerate(boxes, start=1)
+    ]
+    found = [
+        {"image_id": 1, "category_id": 1, "bbox": [10, 10, 30, 30], "score": 0.9},
+        {"image_id": 1, "category_id": 0, "bbox": [80, 80, 20, 20], "score": 0.8},
+    ]
+    (files / "gt.json").write_text(json.dumps(truth))
+    (files / "found.json").write_text(json.dumps(found))
+    return files
+
+
+KEYS = ("known_objects", "num_unknown_gt", "map_both", "u_recall", "u_ap", "boxes_clipped", "boxes_ignored")
+
+
+def scored(files, *more):
+    assert score(options().read(words(files, "--json", files / "out.json", "--overwrite", *more))) == 0
+    return json.loads((files / "out.json").read_text())
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_faulty_boxes_are_told_and_count_as_where_training_and_evaluate_read_them(faulty, capsys, named):
+    if named:
+        found = json.loads((faulty / "found.json").read_text())
+        names = {"file_name": "1.jpg", "category_name": "cat"}, {"file_name": "1.jpg", "category_name": "unknown"}
+        (faulty / "found.json").write_text(json.dumps([a | b for a, b in zip(found, names, strict=True)]))
+    result = scored(faulty)
+    assert [result[key] for key in KEYS] == [1, 1, 1.0, 1.0, 1.0, 1, 3]
+    said = capsys.readouterr().err
+    assert "annotation 2: box" in said and "annotation 3: box" in said
+    assert said.count("has no area and is ignored") == 2
+    assert "annotation 4: box (160, 160, 180, 180) of image 1, 100 x 100, lies outside the image and is ignored" in said
+    assert "annotation 5: box (80, 80, 140, 140) of image 1, 100 x 100, reaches out of the image and is clipped" in said
+    # What `surnia detect evaluate --data` makes of the same file.
+    cleaned = clean(read_coco(faulty / "gt.json"), Problems())
+    found = DetectionArrays.from_results(json.loads((faulty / "found.json").read_text()))
+    theirs = evaluate(GroundTruth.from_annotations(cleaned), found, TaskSet.from_file(faulty / "tasks.yaml"), 1)
+    assert {key: theirs[key] for key in KEYS[:5]} == {key: result[key] for key in KEYS[:5]}
+
+
+def test_mode_ore_takes_faulty_boxes_as_they_are_and_says_so(faulty, capsys):
+    truth = json.loads((faulty / "gt.json").read_text())
+    del truth["annotations"][2]
+    (faulty / "gt.json").write_text(json.dumps(truth))
+    result = scored(faulty, "--mode", "ore")
+    assert (result["known_objects"], result["u_recall"]) == (3, 0)
+    assert result["recall_per_class"]["cat"] == pytest.approx(1 / 3)
+    assert capsys.readouterr().err == (
+        f"note: {faulty}/gt.json  boxes count in mode ore as they are, as in the original, be they without area (1), "
+        "outside the image (1) or reaching out of it (1); mode strict ignores the first two kinds and clips the third\n"
+    )
+
+
+def test_faultless_annotations_need_no_note(files, capsys):
+    for mode in ("strict", "ore"):
+        scored(files, "--mode", mode)
+        assert capsys.readouterr().err == ""
+
+
+def test_scoring_by_ids_needs_neither_file_names_nor_sizes(files, capsys):
+    expected = scored(files)
+    truth = json.loads((files / "gt.json").read_text())
+    truth["images"] = [{"id": image["id"]} for image in truth["images"]]
+    (files / "gt.json").write_text(json.dumps(truth))
+    capsys.readouterr()
+    assert scored(files) == expected
+    assert capsys.readouterr().err == (
+        f"note: {files}/gt.json  2 of its 2 images have no width and height: no box is checked against these\n"
+    )
+    (files / "list.txt").write_text("1\n")
+    assert scored(files, "--mode", "ore", "--image-list", files / "list.txt")["images"] == 1
+    assert evaluate(
+        GroundTruth.from_coco(files / "gt.json"), DetectionArrays.from_results(files / "found.json"),
+        TaskSet.from_file(files / "tasks.yaml"), 1,
+    )["u_recall"] == expected["u_recall"]  # fmt: skip
+
+
+def test_scoring_by_names_needs_file_names(files):
+    truth = json.loads((files / "gt.json").read_text())
+    del truth["images"][1]["file_name"]
+    (files / "gt.json").write_text(json.dumps(truth))
+    found = [
+        {**each, "file_name": "1.jpg", "category_name": "cat"}
+        for each in json.loads((files / "found.json").read_text())
+    ]
+    (files / "named.json").write_text(json.dumps(found))
+    given = words(files)
+    given[given.index("--detections") + 1] = str(files / "named.json")
+    with pytest.raises(DataError, match=r"gt\.json has no file_name for 1 of its 2 images \(2 for one\), by which"):
+        score(options().read(given))
+    # Files of classes name images by name or by number.
+    folder = files / "pascal_voc_eval"
+    folder.mkdir()
+    (folder / "cat.txt").write_text("1 0.900 1.0 1.0 50.0 50.0\n2 0.700 1.0 1.0 20.0 20.0\n")
+    given[given.index("--detections") + 1] = str(folder)
+    assert score(options().read(given)) == 0
+    (folder / "cat.txt").write_text("two 0.700 1.0 1.0 20.0 20.0\n")
+    with pytest.raises(DataError, match="'two' for one; give all of its images the file_name by which"):
+        score(options().read(given))

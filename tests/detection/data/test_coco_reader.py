@@ -109,6 +109,26 @@ def test_annotations_are_numbered_where_their_ids_do_not_serve(write, names):
     assert [(p.fatal, "numbered from 1" in p.sentence) for p in problems] == [(False, True)]
 
 
+def test_where_only_ids_matter_images_need_neither_name_nor_size(write):
+    images = [{"id": 3}, {"id": 1, "width": 64, "file_name": None}, image(2, file_name="/data/../2.jpg"), {"id": "x"}]
+    ours = read_coco(write(content(images=images)), by_ids=True)
+    assert [(i.id, i.file_name, i.width, i.height) for i in ours.images] == [
+        (3, "", 0, 0),
+        (1, "", 64, 0),
+        (2, "/data/../2.jpg", 64, 48),
+        ("x", "", 0, 0),
+    ]
+    assert ours.box_ids.tolist() == [10, 30, 20]
+    for entry, said in (
+        ({"width": 64}, "has no id"),
+        ({"id": 9, "height": "48"}, "height must be a whole number"),
+        ({"id": 9, "file_name": 7}, "file_name must be text"),
+        ({"id": 3}, "image id 3 is given to more than one image"),
+    ):
+        with pytest.raises(DataError, match=said):
+            read_coco(write(content(images=[*images, entry])), by_ids=True)
+
+
 BROKEN_FILES = {
     "not JSON": "{",
     "empty": "",

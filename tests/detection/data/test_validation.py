@@ -85,6 +85,16 @@ def test_a_clipped_box_has_no_more_area_than_what_is_left():
     assert clean(made([(-5, 0, 5, 10), (0, 0, 9, 9)], area=np.array([90.0, 95.0]))).area.tolist() == [50, 95]
 
 
+def test_boxes_in_images_of_unknown_size_are_not_clipped():
+    problems, images = Problems(), (ImageRecord(1, "", 0, 30),)
+    kept = clean(replace(made([(-5, 0, 50, 60), (5, 5, 5, 9)]), images=images), problems)
+    assert kept.boxes.tolist() == [[-5, 0, 50, 60]]
+    assert [problem.sentence for problem in problems] == [
+        "annotation 8: box (5, 5, 5, 9) of image 1, of unknown size, has no area and is ignored",
+        "1 of its 1 images have no width and height: no box is checked against these",
+    ]
+
+
 def test_boxes_that_are_not_finite_are_fatal():
     broken = made([(0, 0, np.nan, 5), (0, 0, 5, 5), (0, 0, np.inf, 5)])
     assert [(fatal, name) for fatal, name, _ in said(validate({"val": broken}))] == [(True, 7), (True, 9)]

@@ -1,6 +1,7 @@
 """Files are not trusted: an answer or a sentence."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,9 +122,13 @@ def test_the_id_of_unknown_must_be_free(truth, tasks):
     assert evaluate(truth([]), DetectionArrays.from_results([]), TaskSet(tasks.name, tasks.tasks, 5), 1)["task"] == 1
 
 
-def test_annotations_that_are_none(truth):
-    with pytest.raises(DataError, match="annotation 0 has the box"):
-        truth([(0, "a", (10, 0, 0, 10))])
+def test_annotations_that_are_none(truth, detections, tasks):
+    with pytest.raises(DataError, match=r"the image 10 has an object with the box \[10.0, 0.0, 0.0, 10.0\]"):
+        evaluate(truth([(0, "a", (10, 0, 0, 10))]), detections([]), tasks, 1, mode="ore")
+    far = truth([(0, "a", (0, 0, 1e10, 10))])
+    assert evaluate(far, detections([]), tasks, 1)["boxes_clipped"] == 1
+    with pytest.raises(DataError, match="the image 10 has an object with the box"):
+        evaluate(replace(far, sides=None), detections([]), tasks, 1)
     with pytest.raises(DataError, match="annotation 0 has the box"):
         truth([(0, "a", (float("nan"), 0, 0, 10))])
     with pytest.raises(DataError, match="distractor 0 has the box"):

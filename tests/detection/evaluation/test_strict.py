@@ -1,6 +1,7 @@
 """Mode `strict` on cases that were computed by hand."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -218,10 +219,30 @@ def test_nothing_at_all(truth, detections, tasks, mode):
 
 
 def test_a_box_without_area_hits_nothing(truth, detections, tasks):
-    objects = [(0, "a", (5, 5, 5, 5)), (0, "far", (5, 5, 5, 9))]
-    found = [(0, "a", (5, 5, 5, 5), 0.9), (0, "unknown", (5, 5, 5, 9), 0.9)]
+    objects = [(0, "a", (5, 5, 9, 9)), (0, "far", (5, 5, 8, 9))]
+    found = [(0, "a", (5, 5, 5, 9), 0.9), (0, "unknown", (5, 5, 5, 9), 0.9)]
     result = evaluate(truth(objects), detections(found), tasks, 1)
     assert (result["map_both"], result["u_recall"], result["a_ose"]) == (0.0, 0.0, 0)
+
+
+def test_an_object_without_area_or_outside_its_image_is_none_and_what_reaches_out_is_clipped(truth, detections, tasks):
+    """As in the data of a run; images here have 2000 x 2000 pixels."""
+    objects = [
+        (0, "a", (10, 10, 30, 30)), (0, "a", (5, 5, 5, 9)), (0, "a", (2000, 0, 2010, 9)), (0, "b", (9, 9, 4, 20)),
+        (0, "far", (1980, 1980, 2040, 2040)),
+    ]  # fmt: skip
+    found = detections([(0, "a", (10, 10, 30, 30), 0.9), (0, "unknown", (1980, 1980, 2000, 2000), 0.9)])
+    result = evaluate(truth(objects), found, tasks, 1)
+    assert (result["known_objects"], result["boxes_ignored"], result["boxes_clipped"]) == (1, 3, 1)
+    assert (result["map_both"], result["ap_per_class"]["b"], result["u_recall"]) == (1.0, None, 1.0)
+    # The original's numbers are with all of them.
+    del objects[3]
+    result = evaluate(truth(objects), found, tasks, 1, mode="ore")
+    assert (result["boxes_ignored"], result["boxes_clipped"]) == (0, 0)
+    assert (result["recall_per_class"]["a"], result["u_recall"]) == (pytest.approx(1 / 3), 0.0)
+    # Where sizes are not known, nothing is clipped.
+    unsized = evaluate(replace(truth(objects), sides=None), found, tasks, 1)
+    assert (unsized["boxes_ignored"], unsized["boxes_clipped"], unsized["u_recall"]) == (1, 0, 0.0)
 
 
 @pytest.mark.parametrize("task", [0, 4, -1])
