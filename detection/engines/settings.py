@@ -19,8 +19,8 @@ class NetworkSettings(Settings):
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0
     """Stem and first stages that are not trained: 0 none, 1 the stem, 2 the stem and C2, ..."""
     norm: Literal["batch", "frozen"] = "batch"
-    """batch: learns, on GPUs from the images of all processes, on CPUs from each process's own; frozen: keeps the
-    statistics and scales it came with, for pretrained ResNets and small batches."""
+    """batch: learns from the images of all processes; frozen: keeps the statistics and scales it came with, for
+    pretrained ResNets and small batches."""
     width: Count = 16
     """First-stage width of `tiny`."""
     pyramid: Count = 256

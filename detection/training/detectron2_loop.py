@@ -34,6 +34,7 @@ from detection.training.callbacks import not_finite
 from detection.training.module import StageModule, build_sgd, rate_factor
 from detection.training.processes import everybodys
 from sslcore.distributed import all_reduce_sum, rank, world_size
+from sslcore.nn import sync_batch_norms
 from sslcore.storage import load_checkpoint, save_checkpoint
 from sslcore.training.machine import device_here, processes_here
 from sslcore.training.random_state import random_state, restore_random_state
@@ -57,9 +58,10 @@ def fit(module: StageModule, callbacks: list[pl.Callback], start: Path | None, l
     if world_size() > 1:
         if comm._LOCAL_PROCESS_GROUP is None:  # detectron2's `launch` would have made it, and it has no public question
             comm.create_local_process_group(processes_here(module.recipe.devices))
-        # Else a process's few images would be normalised among themselves; torch can only do it on GPUs.
-        if module.recipe.network.norm == "batch" and torch.cuda.is_available():
-            nn.SyncBatchNorm.convert_sync_batchnorm(module.engine)
+        # Else a process's few images would be normalised among themselves.
+        if module.recipe.network.norm == "batch":
+            gpus = torch.cuda.is_available()
+            (nn.SyncBatchNorm.convert_sync_batchnorm if gpus else sync_batch_norms)(module.engine)
     with _silenced():
         trainer = StageTrainer(module, callbacks, logger)
         if start is not None:

@@ -6,14 +6,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from detection.engines.libraries import missing_library
 from detection.training.recipe import DetectionRecipe
 from sslcore.distributed import world_size
 from sslcore.errors import ConfigError
 from sslcore.training.lightning import silenced
-from sslcore.training.machine import device_here, processes_here
+from sslcore.training.machine import processes_here
 from sslcore.training.trainer import make_trainer, started_by
 
 
@@ -39,8 +38,8 @@ def build_trainer(recipe: DetectionRecipe, callbacks: list[pl.Callback], logger:
         precision=recipe.precision,
         logger=logger,
         clip_norm=recipe.clip_norm,
-        # Else a process's few images would be normalised among themselves; torch can only do it on GPUs.
-        sync_batchnorm=several and torch.cuda.is_available() and recipe.network.norm == "batch",
+        # Else a process's few images would be normalised among themselves.
+        sync_batchnorm=several and recipe.network.norm == "batch",
     )
 
 
@@ -69,17 +68,6 @@ def agreed(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
-
-
-def share_buffers(module: nn.Module) -> None:
-    """Gives every process the first one's buffers: the running statistics of batch norms are each process's own on a
-    CPU, and what looks at images with them in several processes must be one detector. Every process must call it."""
-    if world_size() == 1:
-        return
-    for buffer in module.buffers():
-        sent = buffer.to(device_here())  # Lightning leaves a module on the CPU, and NCCL sends from GPUs only
-        dist.broadcast(sent, src=0)
-        buffer.copy_(sent)
 
 
 def everybodys(values: list[Any]) -> list[list[Any]]:

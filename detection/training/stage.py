@@ -13,7 +13,7 @@ from detection.training.batches import BatchStream
 from detection.training.callbacks import Meter, PurityWatch, not_finite
 from detection.training.layout import Layout
 from detection.training.module import Place, StageModule
-from detection.training.processes import agreed, build_trainer, share_buffers
+from detection.training.processes import agreed, build_trainer
 from detection.training.recipe import DetectionRecipe, StageSettings
 from sslcore.storage import (
     RunDirectory,
@@ -108,7 +108,6 @@ def train_stage(
         done = _fit(module, callbacks, start, tensorboard(layout.folder, place.offset + done))
     if done == settings.steps and not all_finite(engine.parameters()):  # nobody else looks at what the last step left
         raise not_finite("the weights", module, done)
-    share_buffers(engine)
     if layout.writes and folder is not None and done == settings.steps:
         prune_checkpoints(folder, keep=1)  # of a finished stage the last is all that is wanted
     return StageOutcome(

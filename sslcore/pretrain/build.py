@@ -91,8 +91,6 @@ def check_fit(recipe: Recipe, images: Images) -> None:
         )
     if recipe.precision == "16" and not torch.cuda.is_available():
         problems.append("precision: 16 needs a CUDA GPU, and there is none here; use bf16 or 32")
-    if recipe.sync_batchnorm and not torch.cuda.is_available():
-        problems.append("sync_batchnorm: needs CUDA GPUs, and there is none here; leave it false")
     processes = processes_here(recipe.devices) * recipe.nodes
     if recipe.batch_size % processes:
         problems.append(f"batch_size: {recipe.batch_size} does not divide among {processes} processes")

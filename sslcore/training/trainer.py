@@ -7,8 +7,11 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins import LayerSync
 from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
 
+from sslcore.nn import sync_batch_norms
 from sslcore.training.checkpoints import FolderCheckpoints
 from sslcore.training.lightning import PRECISION
 from sslcore.training.machine import processes_here
@@ -34,7 +37,7 @@ def make_trainer(
         logger: Lightning's, see `tensorboard`.
         accumulate: batches an optimiser step.
         clip_norm: longest allowed gradient; 0: any.
-        sync_batchnorm: batch norm over all processes; torch can do it on GPUs only.
+        sync_batchnorm: batch norm over all processes.
     """
     processes = processes_here(devices)
     strategy: Any = "auto"
@@ -50,16 +53,26 @@ def make_trainer(
         max_epochs=1,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=clip_norm or None,
-        sync_batchnorm=sync_batchnorm,
+        sync_batchnorm=sync_batchnorm and torch.cuda.is_available(),
         use_distributed_sampler=False,
         callbacks=callbacks,
-        plugins=[FolderCheckpoints()],
+        plugins=[FolderCheckpoints(), *([_SyncOnCPU()] if sync_batchnorm and not torch.cuda.is_available() else [])],
         logger=logger,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+class _SyncOnCPU(LayerSync):
+    """Batch norm over all processes where torch's own, which Lightning would take, cannot do it."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        return sync_batch_norms(model)
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        return model  # alone, and where nothing is trained, it is a batch norm like any other
 
 
 def fit(trainer: pl.Trainer, module: pl.LightningModule, start: Path | None) -> None:

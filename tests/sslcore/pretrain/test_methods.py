@@ -7,7 +7,7 @@ from support.processes import in_processes
 from support.recipes import METHODS, small_recipe
 from torch import nn
 
-from sslcore.nn import build_backbone
+from sslcore.nn import build_backbone, sync_batch_norms
 from sslcore.pretrain.method import Batch, Progress
 from sslcore.pretrain.methods import REGISTRY, build_method
 
@@ -192,12 +192,15 @@ def without_batch_norm(module: nn.Module) -> nn.Module:
     return module
 
 
+@pytest.mark.parametrize("norms", [without_batch_norm, sync_batch_norms])
 @pytest.mark.parametrize("name", REGISTRY)
-def test_two_processes_of_four_equal_one_of_eight(name, tmp_path):
+def test_two_processes_of_four_equal_one_of_eight(name, norms, tmp_path):
     def steps(rank, world):
-        method = without_batch_norm(method_of(name)).double()
+        method = norms(method_of(name)).double()
         optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], 0.05)
+        method.eval()  # as in a run, whose processes share the set; here each embeds all of it
         method.before_epoch(lambda f: embed_set(lambda x: f(x.double())), Progress(0, 100, 1.0))
+        method.train()
         losses = []
         for step in range(6):
             batch = batch_of(step=step, epoch=1.0 + step / 4)
