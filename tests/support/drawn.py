@@ -1,6 +1,7 @@
 """A small open-world data set of drawn shapes, quick enough to train on in a test: colour and form are the class."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,13 @@ def write_coco(folder, name, scenes, side=SIDE):
 def open_drawn(folder: Path, tasks: TaskSet = TASKS) -> OpenWorldData:
     files = [str(folder / f"{name}.json") for name in ("train_1", "train_2", "val", "test")]
     return open_files(tasks, files[:2], *files[2:], folder / "images")
+
+
+def without(annotations, *kinds):
+    """The same set without the boxes of some classes."""
+    gone = np.isin(annotations.box_category, [annotations.categories.index(kind) for kind in kinds])
+    names = ("box_image", "boxes", "box_category", "crowd", "difficult", "area", "box_ids")
+    return replace(annotations, **{name: getattr(annotations, name)[~gone] for name in names})
 
 
 def drawn_recipe(**changes) -> DetectionRecipe:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.drawn import TASKS, drawn_recipe
+from support.drawn import TASKS, drawn_recipe, without
 from support.runs import run_detection
 
 from detection.structures import FIRST_KNOWN, UNKNOWN
@@ -161,13 +161,6 @@ def test_it_learns_what_is_easy_to_see(tmp_path, drawn):
 
 
 # --- odd data
-
-
-def without(annotations, *kinds):
-    """The same set without the boxes of some classes."""
-    gone = np.isin(annotations.box_category, [annotations.categories.index(kind) for kind in kinds])
-    names = ("box_image", "boxes", "box_category", "crowd", "difficult", "area", "box_ids")
-    return replace(annotations, **{name: getattr(annotations, name)[~gone] for name in names})
 
 
 @pytest.mark.parametrize(
