@@ -187,7 +187,7 @@ def test_the_commands_take_such_runs(tmp_path, drawn, monkeypatch, capsys):
     assert torch.equal(alone.labels, together[0].labels)
 
     photos = draw_set(tmp_path / "photos", seed=9)
-    words = ["--out", "unknowns", "--groups", "2", "--posterior", "0", "--per-image", "6", "--score", "0"]
+    words = ["--out", "unknowns", "--groups", "2", "--per-image", "6", "--score", "0"]
     assert main(["detect", "unknowns", "runs/d2", str(photos / "images"), *words]) == 0
     names = tmp_path / "unknowns/names.yaml"
     names.write_text(re.sub(r"name:$", "name: thing", names.read_text(), count=1, flags=re.MULTILINE))
