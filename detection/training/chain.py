@@ -5,7 +5,7 @@ it was.
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from detection.data.openworld import OpenWorldData
 from detection.data.results import write_results
 from detection.data.views import test_view, val_view
+from detection.engines.backbone_weights import BackboneReport
 from detection.engines.engine import OpenWorldEngine
 from detection.training import fitting, results
 from detection.training.batches import BatchStream
@@ -175,9 +176,15 @@ class Chain:
             begun = self.layout.steps_done(1, "train") > 0
             known, classes = self.tasks.known(1), len(self.tasks.classes)
             self._engine = build_engine(self.recipe, known, classes=classes, load_weights=not begun)
-            for sentence in [] if begun else self._engine.report.sentences():
-                self.say(sentence)
+            if not begun:
+                self._tell_of(self._engine.report)
         return self._engine.to(self.device)
+
+    def _tell_of(self, report: BackboneReport) -> None:
+        """Where the backbone's weights come from: in sentences, and with every name in a file."""
+        for sentence in report.sentences():
+            self.say(sentence)
+        self.layout.write(1, "backbone.json", asdict(report))
 
     def _passed(self, checkpoint: Path) -> None:
         """What a stage leads to is in a checkpoint already."""

@@ -2,6 +2,7 @@
 
     my-run/
         tasks/1/train/checkpoints/step-00001000     a finished stage keeps its last
+        tasks/1/backbone.json                       whose weights the backbone began with, matched name by name
         tasks/1/model                               the task's detector with its decision fitted: a checkpoint
         tasks/1/energies.json                       what was fitted on what
         tasks/1/detections.json                     on the test images, as COCO results

@@ -124,6 +124,11 @@ def restore_engine(
     # The task set may have got tasks since then: the weights say how many classes there were to be.
     outputs: Sequence[Any] = next((t for name, t in state.items() if name.endswith("predictor.classify.bias")), ())
     engine = build_engine(recipe, known, classes=len(outputs) - FIRST_KNOWN, load_weights=False)
+    if broken := next((name for name, t in state.items() if t.is_floating_point() and not t.isfinite().all()), None):
+        raise CheckpointError(
+            f"the weights of {show_path(checkpoint)} are not finite ({broken}), so nothing can be found with them; use "
+            "another checkpoint"
+        )
     try:
         engine.load_state_dict(state)
     except RuntimeError as error:

@@ -12,11 +12,12 @@ from support.runs import run_detection
 from detection.structures import FIRST_KNOWN, UNKNOWN
 from detection.tasks import TaskSet
 from detection.training import chain as chain_module
+from detection.training import model as model_module
 from detection.training.layout import read_json
 from detection.training.model import recipe_of, restore_engine, tasks_of
 from detection.training.runner import STAGES, Chain, detect_train
 from sslcore.errors import CheckpointError, ConfigError, DataError, SurniaError
-from sslcore.storage import list_checkpoints, read_metrics, step_folder
+from sslcore.storage import list_checkpoints, load_checkpoint, read_metrics, step_folder
 
 QUICK = {"first": {"steps": 2}, "later": {"steps": 2}, "finetune": {"steps": 1}}
 
@@ -36,6 +37,10 @@ def test_a_run_leaves_one_file_with_everything(whole):
     assert second["fit"]["status"].startswith("Unknown objects are told by")
     assert results["forgetting"]["strict"]["map_by_task"][1] is not None
     assert outcome.steps == 6 + 6 + 4 and outcome.results["by_task"] == results["by_task"]
+    backbone = read_json(folder / "tasks/1/backbone.json")
+    assert (
+        backbone["future_labels"] == "no" and backbone["matched"] == [] and "stages.0.0.weight" in backbone["missing"]
+    )
     energies = read_json(folder / "tasks/2/energies.json")
     assert len(energies["samples"]["unknown"]) == energies["unknown_count"] > 0 and energies["curves"]["log_ratio"]
 
@@ -65,6 +70,15 @@ def test_a_checkpoint_suffices_to_build_the_detector_anew(whole, drawn):
     assert restore_engine(model, tasks=longer)[1]["task"] == 2  # a task set that goes on is no other
     with pytest.raises(CheckpointError, match="do not fit the recipe's detector"):
         restore_engine(model, recipe=drawn_recipe(network={"representation": 8}))
+
+
+def test_weights_that_are_not_finite_are_no_detector(whole, monkeypatch):
+    model = whole[0] / "tasks/2/model"
+    loaded = load_checkpoint(model)
+    loaded.model["engine.predictor.classify.bias"][1] = math.nan
+    monkeypatch.setattr(model_module, "load_checkpoint", lambda folder: loaded)
+    with pytest.raises(CheckpointError, match=r"tasks/2/model are not finite \(predictor.classify.bias\)"):
+        restore_engine(model)
 
 
 def test_without_a_run_directory_nothing_is_written(tmp_path, drawn, monkeypatch, whole):
