@@ -1,23 +1,8 @@
 """What the benchmark of the open-world parts' overhead measures, and beside which goals it is printed."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def scripts(monkeypatch):
-    """The folder's scripts can be imported as they import each other; afterwards nothing is left of them."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == BENCHMARKS:
-            del sys.modules[name]
 
 
 def test_both_goals_are_printed_and_kept_beside_what_was_measured(scripts, tmp_path, monkeypatch, capsys):
