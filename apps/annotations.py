@@ -1,4 +1,8 @@
-"""Recognising a detection data set in a folder (COCO, Pascal VOC, OpenScenes), and validating it as training will."""
+"""Recognising a detection data set in a folder (COCO, Pascal VOC, OpenScenes), and validating it as training will.
+
+Copies of one split's pictures in another are looked for here alone: at every start of a command the sizes of all files
+would be much to ask for, and what was found is told, not refused.
+"""
 
 import json
 import re
@@ -85,7 +89,7 @@ def find_annotated(folder: Path, tasks: TaskSet | None = None) -> Annotated | No
         problems.add(file, said, fatal=True)
         tasks = None
     seen = set(problems)
-    problems += [problem for problem in validate(found.sets, tasks) if problem not in seen]
+    problems += [problem for problem in validate(found.sets, tasks, copies=True) if problem not in seen]
     return found
 
 

@@ -1,9 +1,10 @@
 """What can be wrong with a detection data set beyond one file's syntax: pictures, boxes, splits, classes.
 
 Fatal: a picture that is missing, unreadable or of another size than annotated; a box that is not finite; an image id
-or file name that is there twice; a picture in two of training, validation and test; a set without pictures; a task
-none of whose classes is annotated. Ignored, and said: boxes that reach out of the picture (clipped), lie outside or
-have no area (left out); a class without annotation; pictures in validation and test where nothing is fitted on these.
+or file name that is there twice; a picture in two of training, validation and test, links followed; a set without
+pictures; a task none of whose classes is annotated. Ignored, and said: boxes that reach out of the picture (clipped),
+lie outside or have no area (left out); a class without annotation; pictures in validation and test where nothing is
+fitted on these; on demand, copies of a split's pictures in another.
 """
 
 import os
@@ -17,14 +18,12 @@ import numpy as np
 from detection.data.annotations import AnnotationSet, Indices, Mask
 from detection.data.clipping import clip, sides_of
 from detection.data.problems import Problem, Problems, shown
+from detection.data.splits import find_copies, find_shared, is_train
 from detection.tasks import TaskSet
 from sslcore.did_you_mean import did_you_mean
 from sslcore.errors import DataError
 from sslcore.storage.images import image_size
 
-_TESTED_ON = (
-    ": the decision would be fitted on what it is tested on; give other validation images, or set decision.fit to none"
-)
 Describe = Callable[[Any], tuple[Any, str]]
 HEADERS = 200
 """Image files of a set whose size is looked at, evenly spread."""
@@ -36,6 +35,7 @@ def validate(
     *,
     headers: int = HEADERS,
     fits: bool = True,
+    copies: bool = False,
 ) -> list[Problem]:
     """Everything that is wrong with sets that belong together.
 
@@ -44,17 +44,20 @@ def validate(
         tasks: whose classes should be annotated.
         headers: image files of each set that are opened for their size; none is decoded.
         fits: the decision between known and unknown is fitted on "val", which then must hold no test image.
+        copies: look for images that are copies of those in another split, too, which asks for the size of every file.
     """
     problems = Problems()
     for role, annotations in sets.items():
         if not annotations.images and (fits or role != "val"):
-            what = "learn from" if _is_train(role) else "fit the decision on" if role == "val" else "measure on"
+            what = "learn from" if is_train(role) else "fit the decision on" if role == "val" else "measure on"
             problems.add(annotations.source, f"lists no images, so there is nothing to {what}", fatal=True)
             continue
         _ids(annotations, problems)
         clean(annotations, problems)
         _files(annotations, problems, headers)
-    _splits(sets, problems, fits)
+    find_shared(sets, problems, fits=fits)
+    if copies:
+        find_copies(sets, problems)
     if tasks is not None:
         _classes(sets, tasks, problems)
     return list(dict.fromkeys(problems))
@@ -211,42 +214,7 @@ class _Listing:
         return base in self._names[folder] or (self._root / folder / base).is_file()
 
 
-# --- splits and classes ----------------------------------------------------------------------------------------------
-
-
-def _splits(sets: Mapping[str, AnnotationSet], problems: Problems, fits: bool) -> None:
-    """Pictures that return in another split. Those of one task may return in the training images of another."""
-    of = {
-        role: {os.path.normpath(annotations.path(i)): i for i in range(len(annotations.images))}
-        for role, annotations in sets.items()
-    }
-    roles = list(sets)
-    for i, one in enumerate(roles):
-        for other in roles[i + 1 :]:
-            if _is_train(one) and _is_train(other):
-                continue
-            of_training = _is_train(one) or _is_train(other)
-            both = sorted(of[one].keys() & of[other].keys())
-            verdict = "" if of_training else _TESTED_ON if fits else "; nothing is fitted on them"
-            problems.add_each(
-                sets[other].source,
-                both,
-                _shared(sets[other], of[other], f"is among the images of {one} ({sets[one].source}) too{verdict}"),
-                fatal=of_training or fits,
-                kind=f"images shared by {one} and {other}",
-            )
-
-
-def _shared(annotations: AnnotationSet, place: Mapping[str, int], says: str) -> Describe:
-    def describe(path: str) -> tuple[int | str, str]:
-        image = annotations.images[place[path]]
-        return image.id, f"image {shown(image.id)}, {image.file_name}, {says}"
-
-    return describe
-
-
-def _is_train(role: str) -> bool:
-    return role == "train" or role.startswith("train_")
+# --- classes ----------------------------------------------------------------------------------------------------------
 
 
 def _classes(sets: Mapping[str, AnnotationSet], tasks: TaskSet, problems: Problems) -> None:
@@ -278,7 +246,7 @@ def _absent(
     annotations: AnnotationSet, role: str, task: int, names: Sequence[str], present: set[str], problems: Problems
 ) -> None:
     absent = [name for name in names if name not in present]
-    if len(absent) == len(names) and _is_train(role):
+    if len(absent) == len(names) and is_train(role):
         problems.add(
             annotations.source,
             f"no class of task {task} is annotated ({', '.join(absent)}); the file's classes are "

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from detection.discovery.records import FoundBy, SourceImage, UnknownObjects, file_hash
+from detection.data.pictures import file_hash
+from detection.discovery.records import FoundBy, SourceImage, UnknownObjects
 from detection.structures import UNKNOWN, Detections
 from sslcore.errors import DataError
 from sslcore.storage import list_images, read_image

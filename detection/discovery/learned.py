@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detection.data.annotations import AnnotationSet, Boxes
-from detection.discovery.records import SourceImage, file_hash, read_json
+from detection.data.pictures import Contents
+from detection.discovery.records import SourceImage, read_json
 from sslcore.errors import DataError
 from sslcore.storage import files, folders
 from sslcore.storage.messages import show_path
@@ -95,17 +96,14 @@ def find_pictures(images: Iterable[SourceImage], sets: Sequence[AnnotationSet]) 
     wanted = {(image.bytes, image.width, image.height) for image in images}
     hashes = {image.sha256 for image in images}
     found: dict[str, Place] = {}
+    contents = Contents()
     for annotations in sets:
         if annotations.folder is None:
             continue
         for index, record in enumerate(annotations.images):
             path = annotations.path(index)
-            try:
-                fits = (path.stat().st_size, record.width, record.height) in wanted
-                sha256 = file_hash(path)[0] if fits else None
-            except (OSError, DataError):
-                continue
-            if sha256 in hashes:
+            sha256 = contents.sha256(path) if contents.shape(path, record) in wanted else None
+            if sha256 is not None and sha256 in hashes:
                 found.setdefault(sha256, Place(annotations, index))
     return found
 

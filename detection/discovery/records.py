@@ -7,7 +7,6 @@ Pictures are referred to, not copied: by their path below a root folder, and by 
 makes two records be about the same picture.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -21,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from detection.data.annotations import Boxes, Indices
+from detection.data.pictures import file_hash
 from sslcore.errors import DataError, SurniaError
 from sslcore.storage import files, read_weights
 from sslcore.storage.messages import show_path
@@ -29,7 +29,6 @@ from sslcore.storage.weights import write_weights
 RECORDS, EMBEDDINGS = "unknowns.json", "unknowns.safetensors"
 SCHEMA = 1
 _LIMIT = 1 << 30
-_IMAGE_LIMIT = 1 << 29
 
 Values = npt.NDArray[np.float64]
 
@@ -108,11 +107,12 @@ class UnknownObjects:
         """What is wrong with these pictures, those with named objects: a sentence for all that are gone, one for all
         that are no longer the files that were looked at, one for all that cannot be read."""
         gone, other, unreadable = list[int](), list[int](), list[str]()
+        again = "put it back, or collect the unknown objects anew"
         for i in images:
             try:
                 if not self.path(i).exists():
                     gone.append(i)
-                elif file_hash(self.path(i))[0] != self.images[i].sha256:
+                elif file_hash(self.path(i), remedy=again)[0] != self.images[i].sha256:
                     other.append(i)
             except (DataError, OSError) as error:
                 unreadable.append(str(error))
@@ -219,14 +219,6 @@ class UnknownObjects:
             embeddings=np.zeros((len(things), 0), dtype=np.float32),
             found_by=FoundBy(**value["found_by"]) if "found_by" in value else None,
         )
-
-
-def file_hash(path: Path) -> tuple[str, int]:
-    """SHA-256 (hexadecimal) and size in bytes of an image file. DataError if it cannot be read."""
-    data = files.read_file(
-        path, limit=_IMAGE_LIMIT, error=DataError, remedy="put it back, or collect the unknown objects anew"
-    )
-    return hashlib.sha256(data).hexdigest(), len(data)
 
 
 def read_json(path: Path, *, remedy: str, error: type[SurniaError] = DataError) -> Any:

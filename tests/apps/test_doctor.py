@@ -521,6 +521,25 @@ def test_fatal_problems_of_annotations_fail(surnia, annotated, tmp_path):
     assert surnia("doctor", "--data", "data")[0] == 1
 
 
+def test_links_to_training_images_fail_and_copies_of_them_are_named(surnia, annotated):
+    images = annotated / "images"
+    for place, file in enumerate(sorted(images.iterdir())):
+        Image.new("RGB", (40, 30), place).save(file)
+    (images / "copy.png").write_bytes((images / "001.png").read_bytes())
+    coco(annotated, "test.json", ["004.png", "copy.png"], categories=(7, 8))
+    code, said, _ = surnia("doctor", "--data", "data", "--tasks", "tasks.yaml")
+    assert code == 0
+    told = (
+        "data/test.json  image 1, copy.png, has the same content as 001.png among the images of train (data/train.json)"
+    )
+    assert [line for line in said.splitlines() if "same content" in line] == [f"{told}; leave one of them out"]
+    (images / "copy.png").unlink()
+    (images / "copy.png").symlink_to("001.png")
+    code, said, _ = surnia("doctor", "--data", "data", "--tasks", "tasks.yaml")
+    assert code == 1
+    assert "image 1, copy.png, is among the images of train (data/train.json) too, as 001.png" in said
+
+
 def test_a_task_file_that_does_not_fit(surnia, annotated, tmp_path):
     (tmp_path / "tasks.yaml").write_text("name: birds\ntasks: [[owls], [elk]]\n")
     code, said, _ = surnia("doctor", "--data", "data", "--tasks", "tasks.yaml")

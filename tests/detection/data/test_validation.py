@@ -194,6 +194,44 @@ def test_images_may_recur_across_tasks_and_names_across_folders(tmp_path):
     assert [p.fatal for p in validate(sets)] == [True]
 
 
+def test_a_link_to_a_training_image_is_that_image(tmp_path):
+    pictures(tmp_path, "one/a.jpg", "one/b.jpg")
+    (tmp_path / "one" / "v.jpg").symlink_to("a.jpg")
+    (tmp_path / "two").symlink_to("one")
+    train = made(images=("a.jpg", "b.jpg"), folder=tmp_path / "one")
+    (problem,) = validate({"train": train, "test": made(images=("v.jpg",), folder=tmp_path / "one", source="t.json")})
+    assert (problem.fatal, problem.id, problem.file) == (True, 1, "t.json")
+    assert problem.sentence == "image 1, v.jpg, is among the images of train (s.json) too, as a.jpg"
+    (problem,) = validate({"train": train, "val": made(images=("b.jpg",), folder=tmp_path / "two")})
+    assert (problem.fatal, problem.sentence[:36]) == (True, "image 1, b.jpg, is among the images ")
+
+
+def test_a_copy_is_told_where_it_is_asked_for_and_only_files_that_may_be_one_are_read(tmp_path, monkeypatch):
+    pictures(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    for name, size in (("a", 9), ("b", 5), ("c", 9), ("d", 7)):  # what is behind a picture's end is of no matter
+        with (tmp_path / f"{name}.png").open("ab") as file:
+            file.write(name.encode() * size)
+    (tmp_path / "e.png").write_bytes((tmp_path / "b.png").read_bytes())
+    train = made(images=("a.png", "b.png"), folder=tmp_path)
+    sets = {"train_1": train, "train_2": train, "test": made(images=("c.png", "d.png", "e.png"), folder=tmp_path)}
+    assert validate(sets) == []
+    read = []
+    monkeypatch.setattr(
+        "detection.data.pictures.file_hash", lambda path: (read.append(path.name), (path.read_bytes(), 0))[1]
+    )
+    found = validate(sets, copies=True)
+    sentence = (
+        "image 3, e.png, has the same content as b.png among the images of train_{} (s.json); leave one of them out"
+    )
+    assert said(found) == [(False, 3, sentence.format(task)) for task in (1, 2)]
+    assert sorted(read) == ["a.png", "b.png", "c.png", "e.png"]  # each once; no other file has the size of d.png
+    # Of another size in the annotations, they need not be read.
+    read.clear()
+    wider = (ImageRecord(1, "e.png", 41, 30),)
+    assert validate({"train": train, "test": replace(sets["test"], images=wider)}, headers=0, copies=True) == []
+    assert read == []
+
+
 def test_the_decision_is_not_fitted_on_test_images():
     sets = {"train": made(), "val": made(images=("v.jpg",)), "test": made(images=("v.jpg",))}
     (problem,) = validate(sets)
