@@ -9,7 +9,7 @@ import torch
 from support.drawn import draw_set, open_drawn
 
 from detection.training.layout import Layout, read_json
-from sslcore.storage import load_checkpoint
+from sslcore.storage import load_checkpoint, save_checkpoint, step_folder
 
 SMALL = (
     "--network.width=4", "--network.pyramid=8", "--network.representation=16", "--network.min_size=64",
@@ -151,6 +151,28 @@ def test_a_row_is_wanted_until_all_its_tasks_are_stored(benchmark):
         assert openworld.wanted(bench, name, 3) == wanted
         assert openworld.wanted(bench, name, 4)  # another seed
     assert not openworld.wanted(bench, "fit_known", 4)  # as ours is
+
+
+def test_a_first_task_is_taken_from_a_finished_one_of_the_same_settings_and_images(benchmark):
+    from openworld_rows import TRAININGS
+
+    bench = benchmark.bench()
+
+    def donor(name):
+        return bench._donor(bench.recipe(name, 0)[0], TRAININGS[name], 0)
+
+    def trained(name, steps):
+        folder = Layout(bench.run(name, 0)).checkpoints(1, "train")
+        save_checkpoint(step_folder(folder, steps), model={}, train={}, info={})
+
+    assert donor("replay_none") is None
+    trained("few_random", 1200)  # on a tenth of the images
+    trained("ours", 1199)
+    assert donor("replay_none") is None
+    trained("ours", 1200)
+    assert donor("replay_none") == bench.run("ours", 0)
+    assert donor("few_random") == bench.run("few_random", 0)
+    assert donor("label_none") is donor("few_ssl") is None
 
 
 def test_what_is_stored_is_not_measured_again_and_a_first_task_not_trained_again(benchmark, monkeypatch, capsys):
