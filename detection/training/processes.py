@@ -70,6 +70,11 @@ def agreed(value: Any) -> Any:
     return box[0]
 
 
+def highest(code: int) -> int:
+    """The highest of all processes' exit codes, in every process."""
+    return max(part for parts in everybodys([code]) for part in parts)
+
+
 def everybodys(values: list[Any]) -> list[list[Any]]:
     """The list of each process, in rank order, in every process."""
     if world_size() == 1:

@@ -6,7 +6,7 @@ import torch
 
 from detection.training.inference import Interrupted
 from detection.training.previous import Look
-from detection.training.processes import everybodys
+from detection.training.processes import everybodys, highest
 from detection.training.recipe import DetectionRecipe
 from sslcore.distributed import rank, world_size
 from sslcore.storage import StopSignals
@@ -52,7 +52,7 @@ def share(
             if display:
                 display.close()
         parts = [part for parts in everybodys([found]) for part in parts]
-        code = max(part for parts in everybodys([signals.exit_code]) for part in parts)
-    if any(part is None for part in parts):
+    # After the block: a signal that came when nobody looked for it any more would be lost else.
+    if code := highest(signals.exit_code):
         raise Stopped(code)
     return parts

@@ -13,7 +13,7 @@ from detection.training.batches import BatchStream
 from detection.training.callbacks import Meter, PurityWatch, not_finite
 from detection.training.layout import Layout
 from detection.training.module import Place, StageModule
-from detection.training.processes import agreed, build_trainer
+from detection.training.processes import agreed, build_trainer, highest
 from detection.training.recipe import DetectionRecipe, StageSettings
 from sslcore.storage import (
     RunDirectory,
@@ -110,9 +110,10 @@ def train_stage(
         raise not_finite("the weights", module, done)
     if layout.writes and folder is not None and done == settings.steps:
         prune_checkpoints(folder, keep=1)  # of a finished stage the last is all that is wanted
+    code = highest(signals.exit_code)  # a signal may have come when the last step was done, too
     return StageOutcome(
-        stopped=saver is not None and saver.stopped,
-        exit_code=signals.exit_code if saver is not None and saver.stopped else 0,
+        stopped=code > 0,
+        exit_code=code,
         steps=done - meter.first_step,
         seconds=meter.seconds,
         loss={name: pairs[-1][1] for name, pairs in meter.terms.items()},

@@ -13,6 +13,7 @@ from detection.training import chain, fitting
 from detection.training.runner import STAGES
 from sslcore.errors import CheckpointError, ConfigError
 from sslcore.storage import list_checkpoints
+from sslcore.training.checkpoints import Checkpoints
 
 
 def test_stopped_inside_stages_of_both_tasks(tmp_path, drawn, whole):
@@ -36,19 +37,39 @@ def test_left_between_all_stages(tmp_path, drawn, whole):
     assert_same_run(whole[0], run)
 
 
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(("module", "name"), [(fitting, "collect_evidence"), (chain, "detect")])
-def test_stopped_while_looking_at_images(tmp_path, drawn, whole, monkeypatch, module, name):
+def test_stopped_while_looking_at_images(tmp_path, drawn, whole, monkeypatch, module, name, late):
+    """Before the first one, and after the last one, when nobody looks for signals between images any more."""
     recipe, run, real = drawn_recipe(), tmp_path / "parts", getattr(module, name)
 
     def stopping(*args, **kwargs):
+        if not late:
+            stop()
+        found = real(*args, **kwargs)
         stop()
-        return real(*args, **kwargs)
+        return found
 
     monkeypatch.setattr(module, name, stopping)
     outcome = run_detection(run, recipe, drawn)
     assert outcome.stopped and outcome.exit_code == 128 + signal.SIGTERM and outcome.steps == 6
     assert not (run / "tasks/1/detections.json").exists()
     monkeypatch.setattr(module, name, real)
+    run_detection(run, recipe, drawn, resume=True)
+    assert_same_run(whole[0], run)
+
+
+def test_stopped_when_the_last_step_of_a_stage_is_done(tmp_path, drawn, whole, monkeypatch):
+    recipe, run, real = drawn_recipe(), tmp_path / "parts", Checkpoints.on_train_end
+
+    def stopping(self, trainer, module):
+        stop()
+        real(self, trainer, module)
+
+    monkeypatch.setattr(Checkpoints, "on_train_end", stopping)
+    outcome = run_detection(run, recipe, drawn)
+    assert outcome.stopped and outcome.exit_code == 128 + signal.SIGTERM and outcome.steps == 6
+    monkeypatch.setattr(Checkpoints, "on_train_end", real)
     run_detection(run, recipe, drawn, resume=True)
     assert_same_run(whole[0], run)
 
