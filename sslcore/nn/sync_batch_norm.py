@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,9 +19,9 @@ from sslcore.distributed import all_reduce_sum, is_distributed
 class SyncBatchNorm(_BatchNorm):
     """Batch norm with the statistics of all processes' samples in train mode; plain batch norm in eval mode, or alone.
 
-    Every process must call it, with any number of samples. Gradients are those of the sum of all processes' losses, so
-    that their mean over processes (DDP's) is the gradient of the mean loss. Weights and buffers have batch norm's
-    names.
+    In train mode every process must call it, with any number of samples, none included. Gradients are those of the sum
+    of all processes' losses, so that their mean over processes (DDP's) is the gradient of the mean loss; they have none
+    of their own. Weights and buffers have batch norm's names.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:
@@ -35,11 +36,11 @@ class SyncBatchNorm(_BatchNorm):
             ValueError: x has no channels.
         """
         self._check_input_dim(x)
-        if not is_distributed() or not (self.training or self.running_mean is None):
+        if not (self.training and is_distributed()):
             return super().forward(x)
         whole = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         out, mean, var, count = _Normalised.apply(whole, self.weight, self.bias, self.eps)
-        if self.training and self.running_mean is not None:
+        if self.running_mean is not None:
             self._keep(mean, var, count)
         return out.to(x.dtype)
 
@@ -72,6 +73,7 @@ class _Normalised(torch.autograd.Function):
         return batch_norm(x, mean, var, weight, bias, training=False, eps=eps), mean, var, count
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, var, count = ctx.saved_tensors
         scale = (var + ctx.eps).rsqrt()
@@ -80,7 +82,8 @@ class _Normalised(torch.autograd.Function):
         of_all, along = (part / count for part in all_reduce_sum(by_bias, by_weight))
         slope = scale if weight is None else scale * weight
         by_x = _along(slope, x) * (grad - _along(of_all, x) - normal * _along(along, x))
-        return by_x, None if weight is None else by_weight, None if weight is None else by_bias, None
+        wanted = zip((by_x, by_weight, by_bias, None), ctx.needs_input_grad, strict=True)
+        return tuple(part if needed else None for part, needed in wanted)
 
 
 def _along(channels: Tensor, x: Tensor) -> Tensor:

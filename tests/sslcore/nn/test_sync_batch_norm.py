@@ -5,7 +5,7 @@ from torch import nn
 
 from sslcore.nn import SyncBatchNorm, build_backbone, sync_batch_norms
 
-SHARES = ((0, 2), (2, 7))  # of seven samples: processes need not have equally many
+UNEVEN, NONE = ((0, 2), (2, 7)), ((0, 0), (0, 7))  # of seven samples: processes need not have equally many
 
 
 def steps(norm, batches, weights, share=slice(None)):
@@ -22,9 +22,15 @@ def steps(norm, batches, weights, share=slice(None)):
 
 
 @pytest.mark.parametrize(
-    ("shape", "momentum", "affine"), [((4, 5, 3), 0.1, True), ((4,), None, True), ((4,), 0.3, False)]
+    ("shape", "momentum", "affine", "shares"),
+    [
+        ((4, 5, 3), 0.1, True, UNEVEN),
+        ((4,), None, True, UNEVEN),
+        ((4,), 0.3, False, UNEVEN),
+        ((4, 5, 3), 0.1, True, NONE),
+    ],
 )
-def test_the_shares_of_two_processes_are_normalised_as_one_batch(tmp_path, shape, momentum, affine):
+def test_the_shares_of_two_processes_are_normalised_as_one_batch(tmp_path, shape, momentum, affine, shares):
     plain = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
     alone = plain(4, momentum=momentum, affine=affine).double()
     if affine:
@@ -37,7 +43,7 @@ def test_the_shares_of_two_processes_are_normalised_as_one_batch(tmp_path, shape
     def share(rank):
         norm = plain(4, momentum=momentum, affine=affine).double()
         norm.load_state_dict(start)
-        return steps(sync_batch_norms(norm), batches, weights, slice(*SHARES[rank]))
+        return steps(sync_batch_norms(norm), batches, weights, slice(*shares[rank]))
 
     found = in_processes(share, tmp_path)
     out, grads, own, state = steps(alone, batches, weights)
@@ -63,16 +69,49 @@ def test_half_precision_comes_back_and_is_normalised_in_full(tmp_path):
     torch.testing.assert_close(found.float(), nn.BatchNorm2d(3)(x.bfloat16().float()).detach(), rtol=0.01, atol=0.01)
 
 
-def test_looking_exchanges_nothing(tmp_path):
-    """In eval mode one process may look at images while the other does not."""
+@pytest.mark.parametrize("tracked", [True, False])
+def test_looking_exchanges_nothing(tmp_path, tracked):
+    """In eval mode one process may look at images while the other does not, with or without running statistics."""
     x = torch.randn(4, 3, 2, 2)
 
     def share(rank):
-        norm = SyncBatchNorm(3).eval()
+        norm = SyncBatchNorm(3, track_running_stats=tracked).eval()
         return norm(x).detach() if rank else None
 
     _, found = in_processes(share, tmp_path)
-    assert torch.equal(found, nn.BatchNorm2d(3).eval()(x))
+    assert torch.equal(found, nn.BatchNorm2d(3, track_running_stats=tracked).eval()(x))
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias", "both"])
+def test_what_is_frozen_or_not_there_gets_no_gradient(tmp_path, frozen):
+    """Newer batch norms may do without a bias alone."""
+    x = torch.randn(6, 3)
+
+    def gradients(norm, share):
+        if frozen == "bias":
+            norm.bias = None
+        else:
+            norm.weight.requires_grad_(False)
+            norm.bias.requires_grad_(frozen != "both")
+        inputs = x[share].clone().requires_grad_()
+        norm(inputs).pow(3).sum().backward()
+        return [inputs.grad, norm.weight.grad, None if norm.bias is None else norm.bias.grad]
+
+    first, second = in_processes(lambda rank: gradients(SyncBatchNorm(3), slice(3 * rank, 3 * rank + 3)), tmp_path)
+    whole = gradients(nn.BatchNorm1d(3), slice(None))
+    torch.testing.assert_close(torch.cat([first[0], second[0]]), whole[0])
+    for ours, theirs, expected in zip(first[1:], second[1:], whole[1:], strict=True):
+        assert (ours, theirs) == (None, None) if expected is None else torch.allclose(ours + theirs, expected)
+
+
+def test_a_gradients_gradient_is_refused_and_not_wrong(tmp_path):
+    def share(rank):
+        x = torch.randn(3, 2, requires_grad=True)
+        (slope,) = torch.autograd.grad(SyncBatchNorm(2)(x).pow(3).sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            slope.sum().backward()
+
+    in_processes(share, tmp_path)
 
 
 def test_alone_it_is_batch_norm():
