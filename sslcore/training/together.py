@@ -12,6 +12,10 @@ from sslcore.errors import SurniaError
 GRACE = 10.0  # seconds: to say what went wrong takes no longer
 
 
+class LostProcess(SurniaError):
+    """An exchange failed, as it does where another process has ended."""
+
+
 @contextmanager
 def ends_together(
     children: Callable[[], list[subprocess.Popen[bytes]]] = list, *, grace: float = GRACE
@@ -20,30 +24,38 @@ def ends_together(
 
     A process that ends closes its connections, which over gloo is an error of every other's next exchange: it gets
     words here. Over NCCL the others may notice nothing for ten minutes, so whoever started processes ends them, as
-    torchrun and SLURM do with theirs.
+    torchrun and SLURM do with theirs. Blocks may be nested: the outer one knows what the inner one has found.
 
     Args:
         children: the processes that this one started.
         grace: seconds that these are given to end by themselves where one of the others has failed first.
 
     Raises:
-        SurniaError: in the place of the error that another process's end caused here.
+        LostProcess: in the place of the error that another process's end caused here.
     """
     try:
         yield
     except BaseException as error:
-        of_another = _is_of_another(error)
-        _end(children(), grace if of_another else 0.0)
-        if of_another:
-            raise SurniaError(
-                "another process of this run ended with an error, which it has said; mend that, and resume the run"
+        lost = _is_of_an_exchange(error)
+        _end(children(), grace if lost or isinstance(error, LostProcess) else 0.0)
+        if lost:
+            raise LostProcess(
+                "another process of this run ended with an error, which it has said; mend that, and resume the run "
+                f"(if none has said anything, this is the error: {_first_line(error)})"
             ) from error
         raise
 
 
-def _is_of_another(error: BaseException) -> bool:
-    """Whether an exchange failed because somebody was not there; gloo's errors have no class of their own."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
+def _is_of_an_exchange(error: BaseException) -> bool:
+    """Whether processes that had found each other failed to exchange something. Gloo's errors have no class of their
+    own; before a group is there, an error is one of addresses and ports."""
+    if isinstance(error, dist.DistError):
+        return dist.is_initialized()
+    return isinstance(error, RuntimeError) and "/gloo/" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _end(children: list[subprocess.Popen[bytes]], grace: float) -> None:

@@ -81,7 +81,7 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, start: Path | None) -> 
     Raises:
         KeyboardInterrupt: Ctrl-C, which Lightning would answer by ending the process: whoever called could neither say
             what is left nor note in the run that it was stopped.
-        SurniaError: another process has failed.
+        LostProcess: another process has failed.
     """
     with ends_together(lambda: started_by(trainer)):
         try:

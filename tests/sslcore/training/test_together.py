@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+import torch.distributed as dist
 from support.processes import in_processes
 
 from sslcore.distributed import all_reduce_sum
@@ -51,6 +52,24 @@ def test_who_failed_first_is_let_say_so():
         raise RuntimeError("[/src/gloo/transport/tcp/pair.cc:1] Connection closed by peer")
     assert [child.returncode for child in ours] == [0, -signal.SIGKILL]
     assert time.monotonic() - began < 10
+
+
+def test_who_failed_first_is_let_say_so_by_all_that_wait_for_it():
+    """What trains and what surrounds it both end together; the outer one has started the processes."""
+    child = sleeping(0.5)
+    with pytest.raises(SurniaError, match=LOST), ends_together(lambda: [child]), ends_together():
+        raise RuntimeError("[/src/gloo/transport/tcp/pair.cc:1] Connection closed by peer")
+    assert child.returncode == 0
+
+
+def test_what_failed_is_told_too_for_there_may_be_nobody_else_to_blame():
+    with pytest.raises(SurniaError, match=r"this is the error: \[/src/gloo/a\.cc:1\] 4 vs 8\)$"), ends_together():
+        raise RuntimeError("[/src/gloo/a.cc:1] 4 vs 8\nand a trace")
+
+
+def test_processes_that_never_met_have_an_error_of_their_own():
+    with pytest.raises(dist.DistNetworkError, match="EADDRINUSE"), ends_together():
+        raise dist.DistNetworkError("port: 29500, EADDRINUSE")
 
 
 def test_without_an_error_nobody_is_ended():
