@@ -37,6 +37,6 @@ class FileNames:
 
 
 def _ends(name: str) -> list[str]:
-    """`a/b/c.jpg`: b/c.jpg, c.jpg."""
+    """`a/b/c.jpg`: b/c.jpg, c.jpg. `/a/b.jpg`: a/b.jpg, b.jpg."""
     parts = name.split("/")
-    return ["/".join(parts[k:]) for k in range(1, len(parts)) if parts[k - 1]]
+    return ["/".join(parts[k:]) for k in range(1, len(parts))]

@@ -14,6 +14,7 @@ NAMES = FileNames(["val/a.jpg", "train/b.jpg", "val/b.jpg", "c.jpg", "./deep/dow
         ("a.jpg", (0,)),  # looked at in the folder val
         ("set/val/a.jpg", (0,)),  # looked at from above
         ("/home/me/set/val/a.jpg", (0,)),
+        ("/val/a.jpg", (0,)),  # mounted at the root
         ("test/a.jpg", ()),  # another folder's
         ("b.jpg", (1, 2)),
         ("val/b.jpg", (2,)),
