@@ -1,11 +1,14 @@
 """The numbers that `surnia detect predict` writes: its own, or those of annotations that it is to be like."""
 
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from apps.given_images import Given, Images, tell_repeated
 from detection.data.annotations import ImageRecord
 from detection.data.coco import read_coco
 from detection.data.file_names import FileNames
@@ -14,9 +17,6 @@ from detection.detector import OpenWorldDetector
 from detection.structures import FIRST_KNOWN, UNKNOWN
 from sslcore.errors import ConfigError, DataError
 from sslcore.storage.messages import show_path
-
-Images = list[tuple[Path, str]]
-"""Files, and the names they go by."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def own_numbers(detector: OpenWorldDetector) -> Numbers:
     return Numbers({UNKNOWN: unknown} | known)
 
 
-def read_like(file: Path, images: Images, detector: OpenWorldDetector) -> tuple[Images, Numbers]:
+def read_like(file: Path, images: Sequence[Given], detector: OpenWorldDetector) -> tuple[Images, Numbers]:
     """Those images that a COCO json lists, under its names, and its numbers. How many it does not list, or lists
-    besides, is said on stderr.
+    besides, is said on stderr. A file is looked at once for each name that is listed, if links give it several.
 
     Raises:
         ConfigError: the unknown id is that of a class there.
@@ -75,29 +75,34 @@ def read_like(file: Path, images: Images, detector: OpenWorldDetector) -> tuple[
         )
     names = [image.file_name for image in annotations.images]
     listed = _listed(images, FileNames(names), file)
+    files = {each.file for each in images}
     if not listed:
         raise DataError(
-            f"{show_path(file)} lists none of the {len(images)} images, {show_path(images[0][0])} for one; give the "
+            f"{show_path(file)} lists none of the {len(files)} images, {show_path(images[0].path)} for one; give the "
             "folder of its images"
         )
-    _tell(len(images) - len(listed), len(names) - len(listed), show_path(file))
+    strange = files - {os.path.realpath(path) for path in listed.values()}
+    _tell(len(strange), len(names) - len(listed), show_path(file))
     records = {names[place]: annotations.images[place] for place in listed}
     of_label = category_ids(annotations, detector.tasks, detector.task)
     return [(path, names[place]) for place, path in listed.items()], Numbers(of_label, records, show_path(file))
 
 
-def _listed(images: Images, annotated: FileNames, file: Path) -> dict[int, Path]:
+def _listed(images: Sequence[Given], annotated: FileNames, file: Path) -> dict[int, Path]:
     """The file of each image, by its place in the annotations, in the files' order."""
-    found = dict[int, Path]()
-    for path, _ in images:
-        for place in annotated.find(path.absolute().as_posix()):
-            if place in found:
+    found, repeated = dict[int, Given](), 0
+    for each in images:
+        for place in annotated.find(each.path.absolute().as_posix()):
+            first = found.setdefault(place, each)
+            if first.file != each.file:
                 raise DataError(
-                    f"{show_path(found[place])} and {show_path(path)} are both {show_path(annotated.names[place])} by "
-                    f"name, which {show_path(file)} lists once; give the one that is meant"
+                    f"{show_path(first.path)} and {show_path(each.path)} are both "
+                    f"{show_path(annotated.names[place])} by name, which {show_path(file)} lists once; give the one "
+                    "that is meant"
                 )
-            found[place] = path
-    return found
+            repeated += first is not each
+    tell_repeated(repeated)
+    return {place: each.path for place, each in found.items()}
 
 
 def _tell(strange: int, absent: int, file: str) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import sys
 import warnings
 from collections import Counter
@@ -14,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from apps.detect_like import Numbers, own_numbers, read_like
+from apps.given_images import Images, find_images, list_given
 from apps.probing import pick_device, provenance
 from detection.data.results import results_of, write_results
 from detection.detector import OpenWorldDetector
@@ -21,7 +23,7 @@ from detection.evaluation.by_name import CATEGORY, FILE
 from detection.structures import UNKNOWN, Detections
 from detection.visualize import draw
 from sslcore.errors import DataError
-from sslcore.storage import list_images, read_image, write_bytes, write_json
+from sslcore.storage import read_image, write_bytes, write_json
 from sslcore.storage.folders import make_folder
 from sslcore.storage.messages import show_path
 
@@ -42,28 +44,6 @@ def load(place: Path, device: str) -> OpenWorldDetector:
     return detector
 
 
-def find_images(places: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Image files, and names for them that differ: paths below the folder they were found in.
-
-    Raises:
-        DataError: a folder holds none.
-    """
-    found = list[tuple[Path, str]]()
-    for place in places:
-        if place.is_dir():
-            found += [(path, path.relative_to(place).as_posix()) for path in list_images(place)]
-        else:
-            found.append((place, place.name))
-    taken = set[str]()
-    named = []
-    for path, name in found:
-        while name in taken:  # from two folders
-            name = f"again/{name}"
-        taken.add(name)
-        named.append((path, name))
-    return named
-
-
 @dataclass
 class Results:
     """What `predict` has found so far, as it will be written."""
@@ -75,10 +55,11 @@ class Results:
     found: list[dict[str, Any]] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, name: str, picture: Image.Image, detections: Detections) -> None:
+    def add(self, path: Path, name: str, picture: Image.Image, detections: Detections) -> None:
         """Ids alone mean nothing in annotations that number otherwise: each detection names its image and class."""
         number = self.numbers.of_image(name, len(self.images))
-        self.images.append({"id": number, "file_name": name, "width": picture.width, "height": picture.height})
+        about = {"file_name": name, "width": picture.width, "height": picture.height, "path": os.path.abspath(path)}
+        self.images.append({"id": number, **about})
         for label, record in zip(
             detections.labels.tolist(), results_of(number, detections, self.numbers.category_of), strict=True
         ):
@@ -103,21 +84,21 @@ class Results:
 
 def run(args: argparse.Namespace) -> int:
     """The command; exit code 0 also if some images could not be read, which are named."""
-    images = find_images(args.images)
+    given = list_given(args.images)
     detector = load(args.run, args.device)
     if args.like is None:
-        numbers = own_numbers(detector)
-    else:
-        images, numbers = read_like(args.like, images, detector)
+        images, numbers = find_images(given), own_numbers(detector)
+    else:  # which may list a link beside its file
+        images, numbers = read_like(args.like, given, detector)
     results, console = Results(detector, numbers, args.score), Console()
     pictures_of = picture_names([name for _, name in images])
     drawn_all = True
     for batch in _batches(images, args, results):
-        pictures = [picture for _, picture in batch]
-        for (name, picture), detections in zip(batch, detector.predict(pictures, batch_size=args.batch_size)):
+        pictures = [picture for _, _, picture in batch]
+        for (path, name, picture), detections in zip(batch, detector.predict(pictures, batch_size=args.batch_size)):
             kept = detections[detections.scores >= args.score]
             make_folder(args.out)  # not before there is something to write
-            results.add(name, picture, kept)
+            results.add(path, name, picture, kept)
             if not args.no_pictures:
                 _draw(args.out / PICTURES / pictures_of[name], picture, kept, detector.names)
                 drawn_all &= len(kept) <= DRAWN
@@ -147,19 +128,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _batches(
-    images: Sequence[tuple[Path, str]], args: argparse.Namespace, results: Results
-) -> Iterator[list[tuple[str, Image.Image]]]:
+    images: Images, args: argparse.Namespace, results: Results
+) -> Iterator[list[tuple[Path, str, Image.Image]]]:
     """Pictures that can be read, and are as large as annotated, so many at a time.
 
     Raises:
         DataError: more cannot be read than --bad-images allows.
     """
-    batch = list[tuple[str, Image.Image]]()
+    batch = list[tuple[Path, str, Image.Image]]()
     for path, name in images:
         try:
             picture = read_image(path)
             results.numbers.check(name, path, picture)
-            batch.append((name, picture))
+            batch.append((path, name, picture))
         except DataError as error:
             results.bad.append((str(path), str(error)))
             print(f"skipped: {error}", file=sys.stderr)

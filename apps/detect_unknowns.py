@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from apps.detect_predict import find_images, load
+from apps.detect_predict import load
+from apps.given_images import find_images, list_given
 from detection.detector import OpenWorldDetector
 from detection.discovery import FoundBy, Wanted, discover
 from sslcore.storage.checkpoint import weights_hash
@@ -19,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """The command: a folder with contact sheets, a page and names.yaml."""
     detector = load(args.run, args.device)
     learn = f"surnia detect learn {shlex.quote(str(args.run))} {shlex.quote(str(args.out / 'names.yaml'))}"
-    images = args.images[0] if len(args.images) == 1 else [path for path, _ in find_images(args.images)]
+    images = args.images[0] if len(args.images) == 1 else [path for path, _ in find_images(list_given(args.images))]
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         shown = bar.add_task("looking for unknown objects", total=None)
         found = discover(

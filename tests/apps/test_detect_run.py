@@ -379,6 +379,24 @@ def test_predict_writes_results_and_pictures_and_names_what_it_cannot_read(home,
     assert all(names[record["category_id"]] == record["category_name"] for record in found)
 
 
+def test_predict_looks_once_at_what_is_given_twice_and_says_which_file_a_name_means(home, surnia, tmp_path):
+    for name, source in (("odd/a.png", "test_0"), ("odd/sub/a.png", "test_1"), ("other/a.png", "test_2")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(home / "set" / "images" / f"{source}.png", tmp_path / name)
+    odd, out = tmp_path / "odd", tmp_path / "found"
+    places = (odd / "sub", odd / "a.png", odd, odd / "sub" / "a.png", tmp_path / "other")
+    code, said, err = surnia("predict", "runs/mine", *places, "--out", out, "--score", "0.05")
+    assert code == 0 and "3 images: " in said
+    assert "note: 3 images were given again and are not looked at twice\n" in err
+    paths = {image["file_name"]: image["path"] for image in json.loads((out / "images.json").read_text())["images"]}
+    assert paths == {
+        "sub/a.png": str(odd / "sub" / "a.png"), "odd/a.png": str(odd / "a.png"),
+        "other/a.png": str(tmp_path / "other" / "a.png"),
+    }  # fmt: skip
+    assert {record["file_name"] for record in json.loads((out / "detections.json").read_text())} <= paths.keys()
+    assert sorted(str(path.relative_to(out / "pictures")) for path in out.rglob("*.png")) == sorted(paths)
+
+
 def scored(home, surnia, detections, out, truth="set/test.json", tasks="tasks.yaml"):
     words = ("--gt", truth, "--detections", detections, "--tasks", tasks, "--task", "2", "--json", out, "--overwrite")
     code, said, err = surnia("score", *words)
@@ -432,6 +450,11 @@ def test_like_says_what_does_not_fit(home, surnia, tmp_path):
         "twice/test_0.png are both test_0.png by name, which set/test.json lists once; give the one that is meant"
         in err
     )
+    code, said, err = surnia(*words, "set/test.json", "set", "set/images/test_0.png")
+    assert code == 0 and "8 images: " in said
+    assert "note: 1 image was given again and is not looked at twice\n" in err
+    assert "note: 32 images that set/test.json does not list are left out\n" in err
+    shutil.rmtree(tmp_path / "found")
     annotations = json.loads((home / "set" / "test.json").read_text())
     annotations["categories"][0]["id"] = 0
     for box in annotations["annotations"]:
@@ -449,6 +472,22 @@ def test_like_says_what_does_not_fit(home, surnia, tmp_path):
     )
     same = ("map_both", "u_recall", "detections", "num_unknown_gt")
     assert {key: remedied[key] for key in same} == {key: usual[key] for key in same}
+
+
+def test_like_looks_at_a_link_that_is_listed_beside_its_file(home, surnia, tmp_path):
+    annotations = json.loads((home / "set" / "test.json").read_text())
+    first = annotations["images"][0]
+    annotations["images"] = [first, {**first, "id": 999, "file_name": "link.png"}]
+    annotations["annotations"] = []
+    (tmp_path / "linked.json").write_text(json.dumps(annotations))
+    (tmp_path / "pictures").mkdir()
+    shutil.copy(home / "set" / "images" / first["file_name"], tmp_path / "pictures")
+    (tmp_path / "pictures" / "link.png").symlink_to(first["file_name"])
+    words = ("predict", "runs/mine", tmp_path / "pictures", "--out", tmp_path / "found", "--no-pictures")
+    code, said, err = surnia(*words, "--like", tmp_path / "linked.json")
+    assert code == 0 and "2 images: " in said and "note: 1" not in err
+    images = json.loads((tmp_path / "found/images.json").read_text())["images"]
+    assert {image["id"] for image in images} == {first["id"], 999}
 
 
 def test_predict_passes_on_what_the_fit_found_wanting(home, surnia, tmp_path, monkeypatch):
@@ -532,6 +571,13 @@ def test_unknowns_says_what_to_do_next(grouped, surnia):
     code, _, err = surnia("unknowns", "runs/mine", "set/images", "--out", "unknowns")
     assert code == 2
     assert "never overwritten" in err
+
+
+def test_unknowns_looks_once_at_what_is_given_twice(grouped, home, surnia, tmp_path):
+    words = ("unknowns", "runs/mine", "set/images", "set/images/test_0.png", "set", "--out", tmp_path / "twice")
+    code, _, err = surnia(*words, "--score", "0", "--groups", "2", "--per-image", "2")
+    assert code == 0
+    assert err == "note: 41 images were given again and are not looked at twice\n"
 
 
 def test_a_named_class_becomes_the_next_task_of_a_new_run(home, grouped, surnia, tmp_path):
