@@ -33,11 +33,11 @@ def run(
     recipe: ControlRecipe, *, run_dir: Path, recipe_text: str, command: list[str], resume: bool, dry_run: bool
 ) -> int:
     """Train in `run_dir`; returns the process's exit code, 128 + n after signal n."""
-    if dry_run:
-        return rehearse(recipe, steps_done(run_dir) if resume else [])
     if resume:
         refuse_fewer_steps(recipe, run_dir)
-    else:
+    if dry_run:
+        return rehearse(recipe, steps_done(run_dir) if resume else [])
+    if not resume:
         check(recipe)  # before the directory exists: a start that fails leaves nothing behind
     with open_run(run_dir, recipe=recipe_text, command=command, seed=recipe.seed, resume=resume) as directory:
         if recipe.seeds > 1:

@@ -195,9 +195,10 @@ def test_how_long_it_is_to_learn_on_outlasts_an_interruption(surnia, tmp_path, m
     assert "After 160 environment steps" in out and f"surnia control resume {place} --steps 320" in out
 
 
-def test_steps_that_were_taken_stay(run, surnia):
+@pytest.mark.parametrize("words", [[], ["--dry-run"]])
+def test_steps_that_were_taken_stay(run, surnia, words):
     before = (run / "recipe.yaml").read_text()
-    code, _, err = surnia("control", "resume", str(run), "--steps", "160")
+    code, _, err = surnia("control", "train", "--resume", str(run), "--steps", "160", *words)
     assert code == 2
     assert err.endswith(
         f"steps: {run} has taken 240 environment steps already, and cannot end at 160; give 240 or more\n"
