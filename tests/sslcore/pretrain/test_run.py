@@ -18,7 +18,7 @@ from sslcore.pretrain.history import read_history
 from sslcore.pretrain.loop import Plan
 from sslcore.pretrain.methods import REGISTRY
 from sslcore.pretrain.run import pretrain
-from sslcore.storage import RunDirectory, load_checkpoint, newest_checkpoint
+from sslcore.storage import RunDirectory, load_checkpoint, newest_checkpoint, read_run
 
 
 def directory(path, recipe, resume=False):
@@ -114,6 +114,20 @@ def test_a_finished_run_that_is_resumed_trains_no_further(tmp_path, pictures):
     before = final_state(tmp_path / "run")
     assert run(tmp_path / "run", recipe, pictures, resume=True).steps == 0
     assert_equal_bits(before, final_state(tmp_path / "run"))
+
+
+def test_ctrl_c_twice_ends_the_run_but_not_the_process_and_works_afterwards(tmp_path, pictures):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", small_recipe(), pictures, at=2, action=twice)
+    assert read_run(tmp_path / "run")["status"] == "stopped"
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_bf16_runs_on_a_cpu(tmp_path, pictures):
