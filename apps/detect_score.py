@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from apps import options as check
 from apps.options import Options
+from apps.wilderness import impact
 from sslcore.errors import ConfigError
 
 if TYPE_CHECKING:
+    from detection.evaluation import DetectionArrays, GroundTruth
     from detection.tasks import TaskSet
 
 
@@ -86,7 +88,7 @@ def score(args: argparse.Namespace) -> int:
         around = surroundings()
         write_json(args.json, {**result, **files, "versions": around["versions"], "git": around["git"]})
     show(result, args.json)
-    for note in (*notes, *_remedies(args, result, tasks)):
+    for note in (*notes, *_remedies(args, result, tasks), *_silent(truth, found, result, tasks)):
         print(note)
     if not result["detections"]:
         print(f"note: {_nothing(args, result, len(found))}", file=sys.stderr)
@@ -136,7 +138,7 @@ def _other_rows(result: dict[str, Any]) -> list[list[str]]:
         "H-score (mAP both, unknown recall)": "h_score",
     }
     rows = [[name, _percent(result[key])] for name, key in shares.items()]
-    rows.append(["wilderness impact at recall 0.8", _number(result["wi"], ".4f")])
+    rows.append(["wilderness impact at recall 0.8", impact(result, ".4f")])
     rows.append(["unknown objects taken for known (A-OSE, detections)", _number(result["a_ose"], ",")])
     rows.append(["unknown objects taken for known (A-OSE, objects)", _number(result["a_ose_objects"], ",")])
     rows.append([f"AUROC known / unknown, by {result['auroc_by']}", _number(result["auroc"], ".4f")])
@@ -187,6 +189,33 @@ def _remedies(args: argparse.Namespace, result: dict[str, Any], tasks: "TaskSet"
     if result["detections"] and 2 * empty > result["images"] and args.image_list is None:
         notes.append("If only some of the images were looked at, name these with --image-list.")
     return notes
+
+
+def _silent(truth: "GroundTruth", found: "DetectionArrays", result: dict[str, Any], tasks: "TaskSet") -> list[str]:
+    """Which tasks up to the one given no detection speaks of: the detector may not have learnt them."""
+    ids = set(found.category_ids.tolist())
+    named = {tasks.canonical(name) for name, number in zip(truth.categories, truth.category_ids) if number in ids}
+    learnt = [task for task in range(1, tasks.count + 1) if named & {*tasks.current(task)}]
+    silent = [task for task in range(1, result["task"] + 1) if task not in learnt]
+    if not result["detections"] or not silent:
+        return []
+    if not learnt:
+        return ["No detection names a known class: if the detector knows some, score what it found of them, too."]
+    last, notes = learnt[-1], []
+    if missed := [task for task in silent if task < last]:
+        counted = "their objects count as missed, even if the detector has not learnt them"
+        notes.append(f"No detection names a class of {_tasks(missed, tasks)}: {counted}.")
+    if further := [task for task in silent if task > last]:
+        remedy = f"if the detector has learnt no further than task {last}, score it with --task {last}"
+        notes.append(f"No detection names a class of {_tasks(further, tasks)}: {remedy}.")
+    return notes
+
+
+def _tasks(numbers: list[int], tasks: "TaskSet") -> str:
+    """`tasks 2 and 3 (dog, fox)`."""
+    listed = " and ".join(filter(None, [", ".join(map(str, numbers[:-1])), str(numbers[-1])]))
+    classes = [name for task in numbers for name in tasks.current(task)]
+    return f"task{'s' * (len(numbers) > 1)} {listed} ({_few(classes)})"
 
 
 def _nothing(args: argparse.Namespace, result: dict[str, Any], given: int) -> str:

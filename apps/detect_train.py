@@ -12,6 +12,7 @@ from rich.table import Table
 from apps.measures import duration, memory, steps_to_go, time_for
 from apps.report.detection.report import write_detection_report
 from apps.run_directory import open_run
+from apps.wilderness import impact_lines
 from detection.data.openworld import OpenWorldData, open_data
 from detection.training.layout import STAGES, Layout
 from detection.training.model import build_engine
@@ -89,7 +90,7 @@ def summarise(outcome: Outcome, run_dir: Path) -> None:
     done = outcome.results["by_task"]
     if done:
         console.print(task_table(done))
-        for line in forgetting_lines(outcome.results):
+        for line in (*impact_lines(done), *forgetting_lines(outcome.results)):
             console.print(line, soft_wrap=True, highlight=False)
     if outcome.stopped:
         place = f" with a checkpoint at {outcome.checkpoint}" if outcome.checkpoint else ""

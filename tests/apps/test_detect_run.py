@@ -17,7 +17,7 @@ from support.drawn import TASKS, draw_set, drawn_recipe
 from support.runs import At, stop
 
 from apps.cli import main
-from apps.detect_train import forgetting_lines, prepare
+from apps.detect_train import forgetting_lines, prepare, summarise
 from apps.recipe_text import dump
 from detection.data.settings import CocoData
 from detection.detector import OpenWorldDetector
@@ -225,6 +225,15 @@ def test_what_helped_is_not_told_as_a_loss(value, said):
     assert forgetting_lines({"forgetting": {"strict": {"forgetting": [[], [value]]}}}) == [
         f"The classes of task 1 {said}"
     ]
+
+
+def test_a_wilderness_impact_of_few_classes_is_told_beneath_the_table(home, capsys):
+    outcome = SimpleNamespace(results=results(home / "runs" / "mine"), stopped=False, steps=6)
+    strict = outcome.results["by_task"][1]["strict"]
+    strict |= {"wi": 0.0219, "wi_classes": 1, "recall_per_class": {"red": 0.9, "blue": 0.1, "unknown": 0.9}}
+    summarise(outcome, Path("runs/mine"))
+    said = capsys.readouterr().out
+    assert "WI after task 2: only 1 of 2 known classes reach the recall of .8 that it is taken at.\n" in said
 
 
 def test_what_cannot_start_leaves_no_directory(home, surnia):

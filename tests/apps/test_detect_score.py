@@ -150,6 +150,47 @@ def test_classes_that_the_task_does_not_know_yet(files, capsys, mode, fate):
     assert "know yet" not in capsys.readouterr().out
 
 
+def test_tasks_that_no_detection_speaks_of(files, capsys):
+    TaskSet("pets", (("cat",), ("dog",), ("fox",))).save(files / "tasks.yaml")
+
+    def said(task, *ids):
+        found = json.loads((files / "found.json").read_text())
+        records = [{**found[0], "category_id": number} for number in ids]
+        (files / "few.json").write_text(json.dumps(records))
+        given = words(files, task=task)
+        given[given.index("--detections") + 1] = str(files / "few.json")
+        assert score(options().read(given)) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("No detection names")]
+
+    further = "if the detector has learnt no further than task"
+    assert said("1", 0, 1) == said("3", 1, 2, 3) == said("2", 1, 2) == said("2", 1, 2, 3) == []
+    assert said("2", 0, 1) == [f"No detection names a class of task 2 (dog): {further} 1, score it with --task 1."]
+    assert said("3", 1, 2) == [f"No detection names a class of task 3 (fox): {further} 2, score it with --task 2."]
+    assert said("3", 1) == [
+        f"No detection names a class of tasks 2 and 3 (dog, fox): {further} 1, score it with --task 1."
+    ]
+    missed = "their objects count as missed, even if the detector has not learnt them."
+    assert said("3", 2) == [
+        f"No detection names a class of task 1 (cat): {missed}",
+        f"No detection names a class of task 3 (fox): {further} 2, score it with --task 2.",
+    ]
+    assert said("3", 0) == [
+        "No detection names a known class: if the detector knows some, score what it found of them, too."
+    ]
+    assert said("3") == []
+
+
+def test_the_table_says_how_many_classes_the_wilderness_impact_is_of(files, capsys):
+    TaskSet("pets", (("cat", "dog"), ("fox",))).save(files / "tasks.yaml")
+    assert score(options().read(words(files))) == 0
+    assert "0.0000 (1 of 2 classes)" in capsys.readouterr().out
+    assert score(options().read(words(files, "--mode", "ore"))) == 0
+    assert "of 2 classes" not in capsys.readouterr().out
+    (files / "found.json").write_text("[]")
+    assert score(options().read(words(files))) == 0
+    assert "classes)" not in capsys.readouterr().out
+
+
 def test_detections_with_names_go_by_names(files, capsys):
     """As `surnia detect predict` numbers them: images in its own order, classes by its labels, other images besides."""
     found = json.loads((files / "found.json").read_text())

@@ -15,7 +15,9 @@ from apps.report.detection.decision import _caption, flatten
 from apps.report.detection.evidence import look_again
 from apps.report.detection.run import DetectionRun
 from apps.report.detection.scenes import caption, picture
+from apps.report.detection.tables import write_tables
 from apps.report.detection.verdicts import Judgement, Verdict, judge_images, strongest
+from apps.report.page import Page
 from detection.evaluation import DetectionArrays, GroundTruth
 from detection.evaluation.comparison import Comparison, Found, Truths, compare
 from detection.tasks import TaskSet
@@ -100,6 +102,16 @@ def test_a_class_that_the_test_images_do_not_know_can_be_found_in_them_all_the_s
     page = text_of(tmp_path / "run")
     assert "What could not be read" not in page
     assert "Precision, recall, and whether the posterior can be trusted" in page and 'src="data:image/' in page
+
+
+def test_the_wilderness_impact_says_how_many_classes_it_is_of(run, data):
+    opened, page = DetectionRun.open(run, data), Page("", "")
+    page.section("Task by task")
+    known = dict.fromkeys(opened.tasks.known(2), 0.5)
+    opened.done[1]["strict"].update(wi=0.0219, wi_classes=2, recall_per_class={**known, "unknown": 0.5})
+    write_tables(page, opened)
+    (row,) = (row for row in page.sections[0]["blocks"][0]["rows"] if row[0].startswith("WI at recall .8"))
+    assert row[2] == "0.022 (2 of 4 classes)"
 
 
 def test_numbers_are_those_of_the_results(run, data, page):

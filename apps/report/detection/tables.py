@@ -5,6 +5,7 @@ from typing import Any
 from apps.measures import duration
 from apps.report.detection.run import DetectionRun
 from apps.report.page import Page
+from apps.wilderness import impact
 
 ROWS: tuple[tuple[str, str, str], ...] = (
     ("mAP, classes of earlier tasks", "map_previous", "share"),
@@ -16,7 +17,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("U-F1", "u_f1", "share"),
     ("distractors taken for unknown objects", "distractor_recall", "share"),
     ("the same, ten best an image", "distractor_recall_10", "share"),
-    ("WI at recall .8", "wi", "fraction"),
+    ("WI at recall .8 (of how many classes)", "wi", "impact"),
     ("A-OSE, objects", "a_ose_objects", "count"),
     ("A-OSE, detections", "a_ose", "count"),
     ("AUROC, known against unknown", "auroc", "fraction"),
@@ -36,8 +37,9 @@ def meanings(*, distractors: bool) -> str:
         "mAP: mean over the known classes of the area under the precision-recall curve at IoU .5. U-Recall@k: share of "
         "unknown objects that one of an image's k best unknown detections hits; U-AP and U-F1: average precision, and "
         f"F1 of all unknown detections, of the class unknown. {about if distractors else ''}WI, wilderness impact: how "
-        "much unknown objects lower the precision of known classes. A-OSE: unknown objects that were called something "
-        "known, and the detections that did so. AUROC: how well known and unknown objects are told apart once they are "
+        "much unknown objects lower the precision of known classes, at a recall of .8, over the classes that reach it: "
+        "a few are enough for a number, and the table says how many there were. A-OSE: unknown objects that were "
+        "called something known, and the detections that did so. AUROC: how well known and unknown objects are told apart once they are "
         "found. H-score: harmonic mean of mAP and of the recall of unknown objects. Higher is better but for "
         f"{'distractors, ' if distractors else ''}WI and A-OSE; a dash stands for what is undefined."
     )
@@ -50,13 +52,17 @@ def write_tables(page: Page, run: DetectionRun) -> None:
     rows = [["known classes", *(str(len(run.tasks.known(task["task"]))) for task in done)]]
     distractors = any(task["strict"].get(key) is not None for task in done for key in DISTRACTORS)
     rows += [
-        [name, *(shown(task["strict"].get(key), form) for task in done)]
+        [name, *(_cell(task["strict"], key, form) for task in done)]
         for name, key, form in ROWS
         if distractors or key not in DISTRACTORS
     ]
     page.table(header, rows, note=how_measured(run))
     page.text(meanings(distractors=distractors))
     _forgetting(page, run)
+
+
+def _cell(strict: dict[str, Any], key: str, form: str) -> str:
+    return impact(strict, ".3f") if form == "impact" else shown(strict.get(key), form)
 
 
 def how_measured(run: DetectionRun) -> str:
