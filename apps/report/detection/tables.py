@@ -39,8 +39,9 @@ def meanings(*, distractors: bool) -> str:
         f"F1 of all unknown detections, of the class unknown. {about if distractors else ''}WI, wilderness impact: how "
         "much unknown objects lower the precision of known classes, at a recall of .8, over the classes that reach it: "
         "a few are enough for a number, and the table says how many there were. A-OSE: unknown objects that were "
-        "called something known, and the detections that did so. AUROC: how well known and unknown objects are told apart once they are "
-        "found. H-score: harmonic mean of mAP and of the recall of unknown objects. Higher is better but for "
+        "called something known, and the detections that did so. AUROC: how well known and unknown objects are told "
+        "apart once they are found. H-score: harmonic mean of mAP and of the recall of unknown objects. Higher is "
+        "better but for "
         f"{'distractors, ' if distractors else ''}WI and A-OSE; a dash stands for what is undefined."
     )
 
