@@ -13,15 +13,19 @@ from pathlib import Path
 
 from detection.data.annotations import AnnotationSet
 from detection.data.openworld import read_annotations
-from detection.data.problems import Problems
+from detection.data.problems import Problems, shown
 from detection.data.validation import validate
 from detection.data.voc import read_voc, splits
 from detection.tasks import TaskSet
+from sslcore.did_you_mean import nearest
 from sslcore.errors import DataError
 
 SCENES_TASKS, MANIFEST = "tasks.yaml", "manifest.json"
 _NUMBERED = re.compile(r"train[_-]?(\d{1,2})")  # train_2, not train2017
 _ROLES = ("train", "val", "test")
+_KEYS = (b'"images"', b'"annotations"', b'"categories"')
+_NAMED = re.compile(r"(instances_)?(train|val|test)([_-]?\d{1,4})?")  # not captions_train2017
+_FIRST = 3
 
 
 @dataclass
@@ -82,7 +86,7 @@ def find_annotated(folder: Path, tasks: TaskSet | None = None) -> Annotated | No
     if found is None:
         return None
     problems, tasks = found.problems, found.tasks
-    numbered = [role for role in found.train if role != "train"]
+    numbered = [role for role in found.files if _NUMBERED.fullmatch(role)]
     if tasks is not None and numbered and len(numbered) != tasks.count:
         file = str(found.files[numbered[-1]])
         said = f"{folder} has training annotations of {len(numbered)} tasks, and {tasks.name} has {tasks.count}"
@@ -90,15 +94,30 @@ def find_annotated(folder: Path, tasks: TaskSet | None = None) -> Annotated | No
         tasks = None
     seen = set(problems)
     problems += [problem for problem in validate(found.sets, tasks, copies=True) if problem not in seen]
+    if tasks is not None and not found.scenes:
+        _tell_strangers(found, tasks)
     return found
+
+
+def _tell_strangers(found: Annotated, tasks: TaskSet) -> None:
+    """A class that a task has under a slightly other name would be taken for unknown without a word."""
+    strangers = [name for name in found.boxes if tasks.canonical(name) not in tasks.classes] if found.train else []
+    if not strangers:
+        return
+    meant = {name: near for name in strangers if (near := nearest(name, tasks.classes))}
+    strangers.sort(key=lambda name: name not in meant)
+    names = ", ".join(map(shown, strangers[:_FIRST]))
+    more = f" and {len(strangers) - _FIRST} more" if len(strangers) > _FIRST else ""
+    hints = [f"if {shown(name)} is {shown(meant[name])}, rename it" for name in strangers[:_FIRST] if name in meant]
+    said = f"{names}{more}, annotated and in no task of {tasks.name}, {'count' if len(strangers) > 1 else 'counts'}"
+    found.problems.add(found.sets[found.train[0]].source, "; ".join([f"{said} as unknown", *hints]), fatal=False)
 
 
 # --- COCO and OpenScenes ---------------------------------------------------------------------------------------------
 
 
 def _find_coco(folder: Path, tasks: TaskSet | None) -> Annotated | None:
-    files = [*sorted(folder.glob("*.json")), *sorted((folder / "annotations").glob("*.json"))]
-    files = [file for file in files if _mentions_annotations(file)]
+    files = _coco_files(folder, damaged=tasks is not None)
     # COCO's own archive has captions and keypoints of the same pictures beside the objects.
     files = [file for file in files if file.stem.startswith("instances_")] or files
     problems = Problems()
@@ -112,7 +131,7 @@ def _find_coco(folder: Path, tasks: TaskSet | None) -> Annotated | None:
         try:
             sets[role] = read_annotations(file, images=root, tasks=tasks, problems=problems)
         except DataError as error:
-            problems.add(str(file), str(error), fatal=True)
+            problems.add(str(file), str(error).removeprefix(f"{file} "), fatal=True)
     if not sets:
         problems.refuse()
         return None
@@ -125,17 +144,31 @@ def _find_coco(folder: Path, tasks: TaskSet | None) -> Annotated | None:
     return Annotated(f"{title} ({names})", folder, sets, roles, tasks, scenes, problems)
 
 
-def _mentions_annotations(file: Path) -> bool:
-    """Whether it is meant for a COCO json: a damaged one is to be named, others are to be passed by."""
+def _coco_files(folder: Path, *, damaged: bool) -> list[Path]:
+    """Files meant for a COCO json: a damaged one is to be named, others are to be passed by.
+
+    Args:
+        folder: where to look.
+        damaged: annotations must be here, so that a file named after a split is meant for one whatever it holds; else
+            that takes another file that is one beyond doubt.
+    """
+    files = [*sorted(folder.glob("*.json")), *sorted((folder / "annotations").glob("*.json"))]
+    keys = {file: _keys_of(file) for file in files}
+    least = 0 if damaged or len(_KEYS) in keys.values() else len(_KEYS) - 1
+    return [file for file in files if keys[file] >= (least if _NAMED.fullmatch(file.stem) else len(_KEYS))]
+
+
+def _keys_of(file: Path) -> int:
+    """How many of a COCO json's three keys a file mentions."""
     try:
         with file.open("rb") as opened:
             found, tail = set[bytes](), b""
-            while len(found) < 3 and (block := opened.read(1 << 20)):
-                found |= {key for key in (b'"images"', b'"annotations"', b'"categories"') if key in tail + block}
+            while len(found) < len(_KEYS) and (block := opened.read(1 << 20)):
+                found |= {key for key in _KEYS if key in tail + block}
                 tail = block[-16:]
-        return len(found) == 3
+        return len(found)
     except OSError:
-        return False
+        return 0
 
 
 def _by_role(files: list[Path]) -> tuple[dict[str, Path], list[Path]]:

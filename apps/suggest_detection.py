@@ -58,6 +58,9 @@ def _data(annotated: Annotated, tasks_file: str | None, machine: Machine) -> dic
             f"none for {' and '.join(missing)} (found: {there}); add a file named {missing[0]}, with images of its own"
         )
     assert tasks_file is not None
+    # That of all pictures, or around the folders that the splits have each of their own.
+    folders = {annotations.folder for annotations in annotated.sets.values()}
+    pictures = folders.pop() if len(folders) == 1 else None
     files = {role: str(path.absolute()) for role, path in annotated.files.items()}
     shipped = not Path(tasks_file).exists()
     return {
@@ -66,7 +69,7 @@ def _data(annotated: Annotated, tasks_file: str | None, machine: Machine) -> dic
         "train": [files[role] for role in annotated.train],
         "val": files["val"],
         "test": files["test"],
-        "images": str(folder),
+        "images": str((pictures or folder).absolute()),
         "workers": workers,
     }
 

@@ -18,6 +18,9 @@ from detection.data.voc import read_voc
 from detection.tasks import TaskSet
 from sslcore.errors import ConfigError, DataError
 
+LOOKED_FOR = 50
+"""Pictures of an annotation file, evenly spread, by which their folder is found."""
+
 
 @dataclass(frozen=True)
 class OpenWorldData:
@@ -183,7 +186,7 @@ def read_annotations(
     """A COCO json, or the list of a split in a folder of Pascal VOC's layout, which knows where its images are.
 
     The images of a COCO json may also lie in `images` of that folder, in a folder named after the file, as train2017 is
-    after instances_train2017.json, or in the one folder there that has the first of them.
+    after instances_train2017.json, or in the one folder there that has more of them than any other.
     """
     path = Path(file)
     if path.suffix == ".txt" and path.parent.name == "Main":
@@ -195,21 +198,31 @@ def read_annotations(
 
 
 def find_pictures(annotations: AnnotationSet, folder: Path) -> Path | None:
-    """The folder of a COCO json's pictures, at or below one, as `read_annotations` has it; None: not there."""
+    """The folder of a COCO json's pictures, at or below one, as `read_annotations` has it; None: not there.
+
+    That which holds most of them: one picture may be missing, and is to be named then.
+    """
     split = Path(annotations.source).stem.removeprefix("instances_")
-    places = [folder, folder / split, folder / "images", folder / "images" / split]
-    names = [image.file_name for image in annotations.images[:10]]
-    found = next((place for place in places if any((place / name).is_file() for name in names)), None)
-    return found or _only_folder_with(names, folder)
+    every = max(1, -(-len(annotations.images) // LOOKED_FOR))
+    names = [image.file_name for image in annotations.images[::every]]
+    expected = (folder, folder / split, folder / "images", folder / "images" / split)
+    places = {place: _held(names, place) for place in expected}
+    # Splits may use the same names: where pictures are expected most suffice, whatever another split's folder has.
+    found = next((place for place, held in places.items() if 2 * held > len(names)), None)
+    if found is None and folder.is_dir():
+        places |= {path: _held(names, path) for path in folder.iterdir() if path.is_dir()}
+    return found or _fullest(places)
 
 
-def _only_folder_with(names: list[str], folder: Path) -> Path | None:
-    """The folder in a folder in which all files are; None if there is no such, or several."""
-    if not names or not folder.is_dir():
-        return None
-    inner = [path for path in folder.iterdir() if path.is_dir()]
-    fitting = [path for path in inner if all((path / name).is_file() for name in names)]
-    return fitting[0] if len(fitting) == 1 else None
+def _fullest(places: Mapping[Path, int]) -> Path | None:
+    """The place that holds most; None if none holds any, or several as many."""
+    most = max(places.values(), default=0)
+    fitting = [place for place, held in places.items() if held == most]
+    return fitting[0] if most and len(fitting) == 1 else None
+
+
+def _held(names: list[str], folder: Path) -> int:
+    return sum((folder / name).is_file() for name in names)
 
 
 def _scenes(settings: OpenScenesData, say: Callable[[str], None]) -> _Files:

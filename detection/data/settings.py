@@ -40,7 +40,7 @@ class CocoData(Settings):
     test: str
     """Annotation file of the test images, completely annotated."""
     images: str
-    """Folder that the file names are relative to."""
+    """Folder that the file names are relative to, or the one around it; VOC's lists know theirs."""
     workers: Whole = 4
     """Processes that read images; 0: the training process itself."""
 

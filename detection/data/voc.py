@@ -107,7 +107,7 @@ def _listed(root: Path, split: str, problems: Problems) -> list[str]:
         raise DataError(f"there is no {file}; " + (f"splits there: {', '.join(there)}" if there else _REMEDY))
     text = read_file(file, limit=MAX_LIST, error=DataError, remedy=_REMEDY).decode("utf-8", "replace")
     # A class's own list has 1, 0 or -1 beside each name.
-    names = [line.split()[0] for line in text.splitlines() if line.strip()]
+    names = [_stem(root, line.split()[0]) for line in text.splitlines() if line.strip()]
     seen, again, strange = set[str](), list[str](), list[str]()
     for name in names:
         if name in seen:
@@ -124,6 +124,14 @@ def _listed(root: Path, split: str, problems: Problems) -> list[str]:
         kind="lines that are no name of an image",
     )  # fmt: skip
     return [name for name in dict.fromkeys(names) if name not in set(strange)]
+
+
+def _stem(root: Path, name: str) -> str:
+    """An image's name without suffix: VOC's lists have none, lists made by hand often do."""
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() not in IMAGE_SUFFIXES or not name.isprintable() or len(name) > 200:
+        return name
+    return name if (root / "Annotations" / f"{name}.xml").is_file() else stem
 
 
 def _image_files(folder: Path) -> dict[str, str]:

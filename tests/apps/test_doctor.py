@@ -551,6 +551,70 @@ def test_a_task_file_that_does_not_fit(surnia, annotated, tmp_path):
     assert "tasks.yaml:2:17  class 'owl' is in task 1 and again in task 2" in complaint
 
 
+def test_the_recipe_names_the_folder_with_the_pictures_and_a_missing_one_is_named(surnia, annotated, tmp_path):
+    (annotated / "images").rename(annotated / "pictures")
+    assert surnia("doctor", "--data", "data", "--tasks", "tasks.yaml", "--write-recipe", "mine.yaml")[0] == 0
+    assert detection_recipe(tmp_path / "mine.yaml").data.images == str(annotated / "pictures")
+    (annotated / "pictures" / "000.png").unlink()
+    code, said, _ = surnia("doctor", "--data", "data", "--tasks", "tasks.yaml")
+    assert code == 1
+    assert "data/train.json  image 0: data/pictures/000.png does not exist" in said
+    assert "none of its" not in said
+
+
+def test_splits_with_folders_of_their_own_get_the_one_around_these(surnia, annotated, tmp_path):
+    for number, split in enumerate(("train", "val", "test")):
+        (annotated / split).mkdir()
+        for name in (f"{2 * number:03}.png", f"{2 * number + 1:03}.png"):
+            (annotated / "images" / name).rename(annotated / split / name)
+    assert surnia("doctor", "--data", "data", "--tasks", "tasks.yaml", "--write-recipe", "mine.yaml")[0] == 0
+    recipe = detection_recipe(tmp_path / "mine.yaml")
+    assert recipe.data.images == str(annotated)
+    assert open_data(recipe.data).val.folder == annotated / "val"
+
+
+@pytest.mark.parametrize(
+    ("split", "text", "wrong"),
+    [
+        ("val", '{"images": [', "is not JSON ("),
+        ("val", "", "is not JSON ("),
+        ("train", '{"images": [], "categories": []}', "has no 'annotations'; give a COCO json"),
+    ],
+)
+def test_a_broken_annotation_file_is_named_and_not_called_absent(surnia, annotated, split, text, wrong):
+    (annotated / f"{split}.json").write_text(text)
+    for tasks in (["--tasks", "tasks.yaml"], []):
+        code, said, err = surnia("doctor", "--data", "data", *tasks)
+        assert code == 1, err
+        assert f"data/{split}.json  {wrong}" in said
+
+
+def test_broken_files_alone_are_named_where_annotations_are_expected(surnia, annotated):
+    for split in ("train", "val", "test"):
+        (annotated / f"{split}.json").write_text('{"images": [')
+    code, _, complaint = surnia("doctor", "--data", "data", "--tasks", "tasks.yaml")
+    assert code == 3
+    assert "data/val.json  is not JSON (" in complaint
+
+
+def test_annotated_classes_of_no_task_are_mentioned(surnia, annotated, tmp_path):
+    def notes():
+        code, said, _ = surnia("doctor", "--data", "data", "--tasks", "tasks.yaml")
+        assert code == 0, said
+        return [line for line in said.splitlines() if "unknown" in line]
+
+    assert notes() == []
+    names = {7: "owl", 8: "elk", 9: "ship", 10: "cart", 11: "house", 12: "owls"}
+    content = json.loads((annotated / "train.json").read_text())
+    content["categories"] = [{"id": number, "name": name} for number, name in names.items()]
+    content["annotations"] = [
+        {"id": number, "image_id": 0, "category_id": number, "bbox": [1, 1, 9, 9]} for number in names
+    ]
+    (annotated / "train.json").write_text(json.dumps(content))
+    said = "annotated and in no task of birds, count as unknown; if 'owls' is 'owl', rename it"
+    assert notes() == [f"data/train.json  'owls', 'ship', 'cart' and 1 more, {said}"]
+
+
 def test_a_missing_split_is_named(surnia, annotated):
     (annotated / "val.json").unlink()
     code, _, complaint = surnia("doctor", "--data", "data", "--tasks", "tasks.yaml", "--write-recipe", "mine.yaml")

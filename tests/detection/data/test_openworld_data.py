@@ -108,6 +108,37 @@ def test_pictures_are_found_in_the_only_folder_that_has_them(settings, tmp_path)
         open_data(settings(images=str(tmp_path)))
 
 
+def test_one_missing_picture_is_named_and_hides_no_other(settings, tmp_path):
+    (tmp_path / "images").rename(tmp_path / "pictures")
+    (tmp_path / "pictures" / "train0.png").unlink()
+    (tmp_path / "others").mkdir()
+    with pytest.raises(DataError) as caught:
+        open_data(settings(images=str(tmp_path)))
+    (line,) = str(caught.value).splitlines()
+    assert line.endswith(f"train.json  image 0: {tmp_path}/pictures/train0.png does not exist")
+
+
+def test_pictures_are_in_the_folder_that_has_most_of_them(tmp_path):
+    write_split(tmp_path, "train", 0)
+    content = json.loads((tmp_path / "train.json").read_text())
+    content["images"] = [{"id": i, "file_name": f"{i}.png", "width": 16, "height": 12} for i in range(6)]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+
+    def found(**held):
+        for place, numbers in held.items():
+            (tmp_path / "root" / place).mkdir(parents=True)
+            for i in numbers:
+                Image.new("RGB", (16, 12)).save(tmp_path / "root" / place / f"{i}.png")
+        place = read_annotations(tmp_path / "train.json", images=tmp_path / "root").folder
+        shutil.rmtree(tmp_path / "root")
+        return place.name
+
+    assert found(some=[0], most=[1, 2, 3]) == "most"
+    assert found(images=[0], pictures=[0, 1, 2, 3]) == "pictures"  # a stray one does not decide
+    assert found(train=[0, 1, 2, 3], val=range(6)) == "train"  # of another split, which uses the same names
+    assert found(one=[0, 1], other=[2, 3]) == "root"  # which of the two is not for us to say
+
+
 def test_everything_fatal_is_said_before_anything_starts(settings, tmp_path):
     (tmp_path / "images" / "train1.png").unlink()
     content = json.loads((tmp_path / "test.json").read_text())

@@ -90,6 +90,14 @@ def test_an_image_listed_again_is_read_once(voc):
     assert [(p.fatal, p.id) for p in problems] == [(False, "a")]
 
 
+def test_a_list_of_files_names_the_same_images(voc):
+    root = voc({"a": annotation(), "b.jpg": annotation(), "c": annotation()}, listed="a.JPG\nb.jpg\nd.png\na\n")
+    problems = Problems()
+    assert [image.id for image in read_voc(root, "trainval", problems=problems).images] == ["a", "b.jpg"]
+    assert [(p.fatal, p.id) for p in problems] == [(False, "a"), (True, "d")]
+    assert "d.xml is missing" in problems[1].sentence
+
+
 BOMB = '<!DOCTYPE lolz [<!ENTITY lol "lol"><!ENTITY l2 "&lol;&lol;">]><annotation>&l2;</annotation>'
 
 
