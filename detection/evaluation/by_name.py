@@ -41,8 +41,8 @@ def by_name(
         source: the file, for messages.
 
     Raises:
-        DataError: a detection lacks a name, or names a class that is in no task; a name may be that of two images, or
-            two names are of one; no image is among those annotated.
+        DataError: a detection lacks a name, or names a class that is in no task, or of which the annotations have no
+            category; a name may be that of two images, or two names are of one; no image is among those annotated.
     """
     found = DetectionArrays.from_results(results, source=source)
     files, classes = _column(results, FILE, source), _column(results, CATEGORY, source)
@@ -114,7 +114,8 @@ def _places(names: list[str], truth: GroundTruth, source: str) -> dict[str, int]
 
 def _categories(names: list[str], truth: GroundTruth, tasks: TaskSet, source: str) -> dict[str, int]:
     """The category id of each class."""
-    ids = dict(zip(truth.categories, truth.category_ids, strict=True)) | {UNKNOWN_NAME: tasks.unknown_id}
+    named = map(tasks.canonical, truth.categories)
+    ids = dict(zip(named, truth.category_ids, strict=True)) | {UNKNOWN_NAME: tasks.unknown_id}
     numbers = dict[str, int]()
     for name in names:
         ours = tasks.canonical(name)
@@ -122,7 +123,12 @@ def _categories(names: list[str], truth: GroundTruth, tasks: TaskSet, source: st
             hint = did_you_mean(ours, [*tasks.classes, UNKNOWN_NAME])
             raise DataError(
                 f"{source} has detections of {shown(name)}, which is no class of the task set '{tasks.name}': give the "
-                f"task set that the detector was trained with{hint}"
+                f"task set that the detector was trained with, or, {_REMEDY}{hint}"
+            )
+        if ours not in ids:
+            raise DataError(
+                f"{truth.source} has no category {shown(ours)}, of which {source} has detections: add it to the "
+                "categories"
             )
         numbers[name] = ids[ours]
     return numbers

@@ -71,6 +71,15 @@ def test_aliases_and_another_unknown_id(annotated):
     assert found.category_ids.tolist() == [1, 2, 1, 2, 77]
 
 
+def test_annotations_may_have_aliases_and_must_have_each_class(truth, tasks):
+    spelled = truth([(0, "bee", BOXES["b"])], categories=("bee",))
+    aliases = TaskSet(tasks.name, tasks.tasks, unknown_id=tasks.unknown_id, aliases={"bee": "b"})
+    found, _ = by_name([record(0, "b")], spelled, aliases)
+    assert found.category_ids.tolist() == [1]
+    with pytest.raises(DataError, match="annotations has no category 'a', of which detections has detections: add it"):
+        by_name([record(0, "a")], spelled, aliases)
+
+
 def test_ids_of_images_may_be_texts(annotated, tasks):
     from dataclasses import replace
 
@@ -81,7 +90,10 @@ def test_ids_of_images_may_be_texts(annotated, tasks):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"category_name": "aa"}, "has detections of 'aa', which is no class of the task set 'letters'"),
+        (
+            {"category_name": "aa"},
+            "has detections of 'aa', which is no class of the task set 'letters': .* or, .* by their ids, remove",
+        ),
         ({"category_name": "far"}, "has detections of 'far', which is no class"),
         ({"category_name": 3}, r"detection 5 \(from 0\) has no 'category_name' in words.* remove file_name and"),
         ({"file_name": None}, r"detection 5 \(from 0\) has no 'file_name'"),
