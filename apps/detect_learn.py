@@ -30,6 +30,7 @@ def run(args: argparse.Namespace, recipe: DetectionRecipe, *, command: list[str]
     run_dir = args.run or run_names.of_next_task(args.begun, task + 1)
     if not args.dry_run:
         run_names.refuse_existing(run_dir, "surnia detect train")
+    args.run = run_dir  # what is left there is told if Ctrl-C ends this
     begun, _ = load_recipe(str(args.begun / "recipe.yaml"), DetectionRecipe, folder="detection")
     standing = Standing(args.begun, begun, _learnt(begun, args.begun), task)
     with tempfile.TemporaryDirectory() as work:

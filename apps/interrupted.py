@@ -39,17 +39,17 @@ def told_apart() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def what_is_left(run_dir: Path, command: str, *, dry_run: bool) -> str:
+def what_is_left(run_dir: Path | None, command: str, *, dry_run: bool) -> str:
     """A sentence for standard error.
 
     Args:
-        run_dir: where the run is, or was to be.
+        run_dir: where the run is, or was to be; None: that was not settled yet.
         command: the one that trains, as `surnia detect train`.
         dry_run: it only rehearsed.
     """
     if dry_run:
         return "Interrupted: a dry run writes nothing, so nothing was kept."
-    if not (run_dir / "recipe.yaml").is_file():
+    if run_dir is None or not (run_dir / "recipe.yaml").is_file():
         return "Interrupted before the run began: nothing was kept."
     go_on = f"{command} --resume {shlex.quote(str(run_dir))}"
     if any(run_dir.rglob("checkpoints/step-*/manifest.json")):  # of a stage or a seed, or the run's own

@@ -8,7 +8,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -96,20 +97,37 @@ def launch(training: Training[Any], arguments: Sequence[str]) -> int:
             run_names.refuse_existing(run_dir)
         for note in loaded.notes:
             print(note, file=sys.stderr)
+    with told(lambda: run_dir, training.command, dry_run=args.dry_run):
+        return training.run(
+            loaded.recipe,
+            run_dir=run_dir,
+            recipe_text=dump(loaded.recipe),
+            command=["surnia", *training.words, *arguments],
+            resume=resume,
+            dry_run=args.dry_run,
+        )
+
+
+@contextmanager
+def told(run_dir: Callable[[], Path | None], command: str, *, dry_run: bool) -> Iterator[None]:
+    """A block that Ctrl-C may end: by the first process, with a sentence on what is left of the run and how to go on.
+
+    Args:
+        run_dir: where the run is, as far as it is known when that happens.
+        command: the one that continues it.
+        dry_run: it is only rehearsed.
+
+    Raises:
+        KeyboardInterrupt: with the sentence.
+        SystemExit: in the other processes: the terminal interrupts all of them, and one speaks.
+    """
     try:
         with told_apart():
-            return training.run(
-                loaded.recipe,
-                run_dir=run_dir,
-                recipe_text=dump(loaded.recipe),
-                command=["surnia", *training.words, *arguments],
-                resume=resume,
-                dry_run=args.dry_run,
-            )
+            yield
     except KeyboardInterrupt as stopped:
-        if not first_process():  # the terminal interrupts all of them, and one speaks
+        if not first_process():
             raise SystemExit(INTERRUPTED) from stopped
-        raise KeyboardInterrupt(what_is_left(run_dir, training.command, dry_run=args.dry_run)) from stopped
+        raise KeyboardInterrupt(what_is_left(run_dir(), command, dry_run=dry_run)) from stopped
 
 
 def separate(arguments: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:

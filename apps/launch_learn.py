@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from apps import options as check
-from apps.launch import flat, run_kind, separate
+from apps import run_names
+from apps.launch import first_process, flat, run_kind, separate, told
 from apps.launch_detect import DETECT
 from apps.options import Options
 from apps.recipe_options import split_options
@@ -45,9 +46,12 @@ def learn(arguments: Sequence[str]) -> int:
             raise ConfigError(f"command line: NAMES  there is no {args.names}; give names.yaml, or the folder it is in")
     pairs, _ = split_options(settings)
     loaded = _recipe(args.begun, pairs, parser.names)
-    from apps.detect_learn import run
+    if args.run is not None and first_process() and not args.dry_run:  # what is there now is not this command's
+        run_names.refuse_existing(args.run, DETECT.command)
+    with told(lambda: args.run, DETECT.command, dry_run=args.dry_run):
+        from apps.detect_learn import run
 
-    return run(args, loaded.recipe, command=["surnia", "detect", "learn", *arguments])
+        return run(args, loaded.recipe, command=["surnia", "detect", "learn", *arguments])
 
 
 def _recipe(run_dir: Path, pairs: list[tuple[str, str | None]], names: Sequence[str]) -> Loaded[DetectionRecipe]:

@@ -639,6 +639,33 @@ def test_learning_goes_on_after_a_stop_and_the_same_can_be_learnt_further(home, 
     assert OpenWorldDetector.load(home / "runs" / "further-task4").known[-2:] == ("thing", "gizmo")
 
 
+def test_learning_that_is_interrupted_says_what_is_left(home, grouped, surnia, tmp_path, monkeypatch):
+    names = named(grouped, tmp_path / "typed", "thing")
+
+    def interrupted(*_, **__):
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("it was to end here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("apps.detect_learn.begin_further", interrupted)
+        code, _, err = surnia("learn", "runs/mine", names, "--run", "runs/begun")
+        assert (code, err) == (130, "Interrupted before the run began: nothing was kept.\n")
+        patch.setattr("apps.detect_learn.give_lesson", interrupted)
+        code, _, err = surnia("learn", "runs/mine", names, "--dry-run")
+        assert (code, err) == (130, "Interrupted: a dry run writes nothing, so nothing was kept.\n")
+    shutil.copytree(home / "runs" / "mine", home / "runs" / "spare")
+    with monkeypatch.context() as patch:
+        patch.setattr("apps.detect_learn.go", interrupted)
+        code, _, err = surnia("learn", "runs/spare", names, "--later.steps", "2")
+        assert code == 130
+        go_on = "surnia detect train --resume runs/spare-task3"
+        assert err == f"Interrupted: runs/spare-task3 keeps its last checkpoint; go on from there with: {go_on}\n"
+    code, _, err = surnia("learn", "runs/mine", names, "--run", "runs/spare-task3")
+    assert code == 2 and "another name" in err and go_on in err
+    assert surnia("train", "--resume", "runs/spare-task3")[0] == 0
+    assert OpenWorldDetector.load(home / "runs" / "spare-task3").known[-1] == "thing"
+
+
 def test_a_run_that_learnt_further_is_measured_without_the_pictures_it_learnt_from(home, grouped, surnia, tmp_path):
     root = Path(json.loads((grouped / "unknowns.json").read_text())["root"])
     names = named(grouped, tmp_path / "typed", "thing")
