@@ -24,7 +24,7 @@ from apps.recipe_options import split_options, unknown_options
 from apps.recipe_text import dump
 from apps.recipes import Loaded, load
 from apps.schema import listing
-from sslcore.errors import ConfigError
+from sslcore.errors import ConfigError, LostProcess
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -119,7 +119,8 @@ def told(run_dir: Callable[[], Path | None], command: str, *, dry_run: bool) -> 
 
     Raises:
         KeyboardInterrupt: with the sentence.
-        SystemExit: in the other processes: the terminal interrupts all of them, and one speaks.
+        LostProcess: another process of the run has ended.
+        SystemExit: in place of both in all processes but the first: they meet all of them, and one speaks.
     """
     try:
         with told_apart():
@@ -128,6 +129,10 @@ def told(run_dir: Callable[[], Path | None], command: str, *, dry_run: bool) -> 
         if not first_process():
             raise SystemExit(INTERRUPTED) from stopped
         raise KeyboardInterrupt(what_is_left(run_dir(), command, dry_run=dry_run)) from stopped
+    except LostProcess as lost:
+        if not first_process():
+            raise SystemExit(lost.exit_code) from lost
+        raise
 
 
 def separate(arguments: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -43,3 +43,7 @@ class RunLocked(SurniaError):
     """Another living process writes this run directory."""
 
     exit_code = 6
+
+
+class LostProcess(SurniaError):
+    """Processes of one run could not exchange something, mostly because one of them has ended with an error."""

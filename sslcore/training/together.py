@@ -7,13 +7,9 @@ from contextlib import contextmanager
 
 import torch.distributed as dist
 
-from sslcore.errors import SurniaError
+from sslcore.errors import LostProcess
 
 GRACE = 10.0  # seconds: to say what went wrong takes no longer
-
-
-class LostProcess(SurniaError):
-    """An exchange failed, as it does where another process has ended."""
 
 
 @contextmanager

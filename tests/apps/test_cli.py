@@ -15,7 +15,7 @@ from apps.launch_detect import DETECT
 from apps.launch_pretrain import PRETRAIN
 from apps.recipe_files import shipped
 from apps.recipes import load
-from sslcore.errors import CheckpointError, ConfigError, DataError, RunLocked
+from sslcore.errors import CheckpointError, ConfigError, DataError, LostProcess, RunLocked
 from sslcore.pretrain.recipe import DataSettings, Recipe
 
 HEAVY = ("torch", "torchvision", "pytorch_lightning", "numpy", "PIL", "scipy", "sklearn", "matplotlib")
@@ -514,6 +514,15 @@ def test_only_the_first_of_several_processes_says_so(surnia, monkeypatch, tmp_pa
     stand_in(monkeypatch, "pretrain", run=KeyboardInterrupt())
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert surnia("pretrain", "folder_cpu", "--data.path", "pictures") == (130, "", "")
+
+
+def test_a_process_that_is_lost_to_several_is_told_by_the_first(surnia, monkeypatch, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    stand_in(monkeypatch, "pretrain", run=LostProcess("another process of this run ended"))
+    line = ["pretrain", "folder_cpu", "--data.path", "pictures"]
+    assert surnia(*line) == (1, "", "another process of this run ended\n")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert surnia(*line) == (1, "", "")
 
 
 def test_ctrl_c_of_which_a_library_made_another_error_is_still_one(surnia, monkeypatch, tmp_path):
