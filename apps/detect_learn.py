@@ -19,6 +19,7 @@ from detection.training.recipe import DetectionRecipe
 from detection.training.runner import detect_train
 from sslcore.errors import ConfigError, DataError
 from sslcore.storage import RunDirectory
+from sslcore.storage.messages import show_name
 from sslcore.training.lightning import is_first_process
 
 
@@ -78,6 +79,7 @@ def tell(lesson: Lesson, standing: Standing) -> None:
     }
     measured = set(standing.data.test.categories)
     if absent := [name for name in counts if name not in measured]:
-        console.print(f"note: how well {', '.join(absent)} will be found is not measured: the test images have none")
-    listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
+        unmeasured = ", ".join(map(show_name, absent))
+        console.print(f"note: how well {unmeasured} will be found is not measured: the test images have none")
+    listed = ", ".join(f"{show_name(name)} ({count})" for name, count in counts.items())
     console.print(f"Task {lesson.task}: {listed}; {len(marked.box_ids):,} objects in {len(marked.images):,} images.")

@@ -25,7 +25,7 @@ from detection.visualize import draw
 from sslcore.errors import DataError
 from sslcore.storage import read_image, write_bytes, write_json
 from sslcore.storage.folders import make_folder
-from sslcore.storage.messages import show_path
+from sslcore.storage.messages import show_name, show_path
 
 RESULTS, CLASSES, PICTURES = "detections.json", "images.json", "pictures"
 DRAWN = 20
@@ -187,6 +187,6 @@ def line(name: str, found: Detections, names: Sequence[str], hidden: int = 0) ->
     counts: dict[int, int] = {}
     for label in sorted(found.labels.tolist(), key=lambda label: (label == UNKNOWN, label)):
         counts[label] = counts.get(label, 0) + 1
-    said = ", ".join(f"{count} {names[label]}" for label, count in counts.items())
+    said = ", ".join(f"{count} {show_name(names[label])}" for label, count in counts.items())
     drawn = f" ({hidden} not drawn)" if hidden else ""
     return f"{show_path(name)}: {said or 'nothing'}{drawn}"

@@ -9,6 +9,7 @@ from apps import options as check
 from apps.options import Options
 from apps.wilderness import impact
 from sslcore.errors import ConfigError
+from sslcore.storage.messages import show_name
 
 if TYPE_CHECKING:
     from detection.evaluation import DetectionArrays, GroundTruth
@@ -238,7 +239,7 @@ def _left_out(result: dict[str, Any]) -> str:
 
 
 def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(map(show_name, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _percent(value: float | None) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from detection.data.annotations import Indices
-from detection.discovery.grouping import REST, Group, Grouping, count_groups
-from detection.discovery.records import UnknownObjects
+from detection.discovery.grouping import GROUPS, REST, Group, Grouping, count_groups
+from detection.discovery.records import EMBEDDINGS, RECORDS, UnknownObjects
 from detection.discovery.sheets import Sheet, sheet_names
 from detection.task_file import MAX_NAME, RESERVED
 from sslcore.did_you_mean import did_you_mean
@@ -110,6 +110,7 @@ def read_names(
     """
     path = Path(file)
     reading = _Reading(_source(path), show_path(path))
+    _check_beside(path)
     unknowns = UnknownObjects.load(path.parent, root=root)
     grouping = Grouping.load(path.parent, objects=len(unknowns))
     reading.collect(grouping, tuple(known), canonical)
@@ -127,6 +128,17 @@ def read_names(
     for group in grouping.groups:
         group_of[group.members] = group.number
     return Named(unknowns, members, group_of, tuple(reading.notes(grouping)))
+
+
+def _check_beside(path: Path) -> None:
+    """DataError if the file of names does not lie where it was written."""
+    missing = [name for name in (RECORDS, EMBEDDINGS, GROUPS) if not (path.parent / name).exists()]
+    if missing:
+        raise DataError(
+            f"{show_path(path)} has to lie beside its groups, but there is no {missing[0]} in "
+            f"{show_path(path.parent.absolute())}: put the file back into the folder that surnia detect unknowns wrote "
+            "it into, as its names would not fit the groups of another"
+        )
 
 
 def _source(path: Path) -> Source:

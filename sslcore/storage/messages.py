@@ -28,6 +28,11 @@ def show_path(path: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def show_name(name: str) -> str:
+    """A class's name as it stands in a list: in quotes if it could be taken for more than one, as `thing, blob`."""
+    return f"'{name}'" if set(name) & set(",;()") else name
+
+
 def explain(error: OSError) -> str:
     """Reason and remedy of an error of the operating system, as the second half of a sentence."""
     reason = (error.strerror or str(error) or type(error).__name__).lower()

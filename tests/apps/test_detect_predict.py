@@ -34,3 +34,4 @@ def test_a_line_counts_what_its_picture_does_not_show():
     assert line("a.jpg", found, names) == "a.jpg: 1 cat, 2 unknown"
     assert line("a.jpg", found, names, 2) == "a.jpg: 1 cat, 2 unknown (2 not drawn)"
     assert line("a.jpg", found[:0], names) == "a.jpg: nothing"
+    assert line("a.jpg", found, ("background", "unknown", "cat, dog")) == "a.jpg: 1 'cat, dog', 2 unknown"

@@ -639,6 +639,21 @@ def test_learning_goes_on_after_a_stop_and_the_same_can_be_learnt_further(home, 
     assert OpenWorldDetector.load(home / "runs" / "further-task4").known[-2:] == ("thing", "gizmo")
 
 
+def test_a_name_with_a_comma_is_told_as_the_one_class_it_is(grouped, surnia, tmp_path):
+    code, out, _ = surnia("learn", "runs/mine", named(grouped, tmp_path / "typed", "thing, blob", "thing"), "--dry-run")
+    assert code == 0
+    assert "note: how well 'thing, blob', thing will be found is not measured" in out
+    assert re.search(r"Task 3: 'thing, blob' \(\d+\), thing \(\d+\); \d+ objects in", out)
+
+
+def test_names_that_were_copied_elsewhere_are_to_be_put_back(grouped, surnia, tmp_path):
+    shutil.copy(named(grouped, tmp_path / "typed", "thing"), tmp_path / "mine.yaml")
+    code, _, err = surnia("learn", "runs/mine", tmp_path / "mine.yaml", "--dry-run")
+    assert code == 3
+    said = f"{tmp_path / 'mine.yaml'} has to lie beside its groups, but there is no unknowns.json in {tmp_path}: put "
+    assert err.startswith(said) and "anew" not in err
+
+
 def test_learning_that_is_interrupted_says_what_is_left(home, grouped, surnia, tmp_path, monkeypatch):
     names = named(grouped, tmp_path / "typed", "thing")
 

@@ -178,6 +178,10 @@ def test_tasks_that_no_detection_speaks_of(files, capsys):
         "No detection names a known class: if the detector knows some, score what it found of them, too."
     ]
     assert said("3") == []
+    TaskSet("pets", (("cat",), ("dog, fox",))).save(files / "tasks.yaml")
+    truth = (files / "gt.json").read_text().replace('"dog"', '"dog, fox"')
+    (files / "gt.json").write_text(truth)
+    assert said("2", 1)[0].startswith("No detection names a class of task 2 ('dog, fox'): ")
 
 
 def test_the_table_says_how_many_classes_the_wilderness_impact_is_of(files, capsys):

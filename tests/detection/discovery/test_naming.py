@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -178,6 +179,25 @@ def test_no_such_file(found):
         read_names(found.folder / "nowhere.yaml", known=[])
     with pytest.raises(ConfigError, match=r"is a folder; give the names.yaml in it"):
         read_names(found.folder, known=[])
+
+
+@pytest.mark.parametrize("beside", [(), ("groups.json",), ("unknowns.json", "unknowns.safetensors")])
+def test_names_that_lie_elsewhere_are_to_be_put_back(found, tmp_path, monkeypatch, beside):
+    """Collecting anew would throw away what was typed."""
+    name(found, 1, "apple")
+    (tmp_path / "copy").mkdir()
+    for file in ("names.yaml", *beside):
+        shutil.copy(found.folder / file, tmp_path / "copy" / file)
+    monkeypatch.chdir(tmp_path / "copy")
+    missing = "groups.json" if len(beside) == 2 else "unknowns.json"
+    with pytest.raises(DataError) as error:
+        read_names("names.yaml", known=[])
+    assert str(error.value) == (
+        f"names.yaml has to lie beside its groups, but there is no {missing} in {tmp_path / 'copy'}: put the file back "
+        "into the folder that surnia detect unknowns wrote it into, as its names would not fit the groups of another"
+    )
+    shutil.copy("names.yaml", found.folder)
+    assert list(read_names(found.names, known=[]).classes) == ["apple"]
 
 
 @pytest.fixture
