@@ -37,7 +37,7 @@ def ends_together(
         if lost:
             raise LostProcess(
                 "another process of this run ended with an error, which it has said; mend that, and resume the run "
-                f"(if none has said anything, this is the error: {_first_line(error)})"
+                f"(if none has said anything, this is the error: {_in_short(error)})"
             ) from error
         raise
 
@@ -50,8 +50,10 @@ def _is_of_an_exchange(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "/gloo/" in str(error)
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def _in_short(error: BaseException) -> str:
+    """The first sentence; gloo's go on with good advice."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].partition(". ")[0]
 
 
 def _end(children: list[subprocess.Popen[bytes]], grace: float) -> None:

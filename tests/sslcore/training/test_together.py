@@ -64,7 +64,7 @@ def test_who_failed_first_is_let_say_so_by_all_that_wait_for_it():
 
 def test_what_failed_is_told_too_for_there_may_be_nobody_else_to_blame():
     with pytest.raises(SurniaError, match=r"this is the error: \[/src/gloo/a\.cc:1\] 4 vs 8\)$"), ends_together():
-        raise RuntimeError("[/src/gloo/a.cc:1] 4 vs 8\nand a trace")
+        raise RuntimeError("[/src/gloo/a.cc:1] 4 vs 8. This is typically a bug.\nand a trace")
 
 
 def test_processes_that_never_met_have_an_error_of_their_own():
