@@ -13,7 +13,7 @@ Shape = tuple[int, int, int]
 """Bytes, width, height: what two files of the same content have in common, without reading either."""
 
 
-def file_hash(path: Path, *, remedy: str = "put it back") -> tuple[str, int]:
+def file_hash(path: Path, *, remedy: str = "leave it out") -> tuple[str, int]:
     """SHA-256 (hexadecimal) and size in bytes of a picture's file. DataError if it cannot be read."""
     data = read_file(path, limit=LARGEST, error=DataError, remedy=remedy)
     return hashlib.sha256(data).hexdigest(), len(data)

@@ -87,6 +87,14 @@ def test_a_damaged_picture_is_skipped_and_named_as_it_was_given(full, monkeypatc
     assert again.root == full.folder and again.images == found.images
 
 
+def test_a_file_too_large_for_a_picture_is_skipped(full, monkeypatch):
+    (full.folder / "3b.png").write_bytes(bytes(100_001))
+    monkeypatch.setattr("detection.data.pictures.LARGEST", 100_000)
+    said = []
+    assert len(collect_unknowns(full.predict, full.folder, say=said.append)) == 14
+    assert said == [f"skipped: cannot read {full.folder}/3b.png: it is larger than 100000 bytes; leave it out"]
+
+
 def test_files_may_be_given_and_the_root_is_what_they_share(full):
     paths = [full.folder / "deep" / "1.png", full.folder / "2.png"]
     found = collect_unknowns(full.predict, paths)
