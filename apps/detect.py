@@ -153,7 +153,7 @@ def unknowns_options() -> Options:
     parser.option(
         "--posterior",
         _posterior,
-        "lowest probability of being unknown, above 0.5 (default: all that is called unknown, which has more)",
+        "lowest probability of being unknown, above 0.5 (0, the default: all that is called unknown, which has more)",
         metavar="MIN",
     )
     parser.option("--per-image", check.whole(1), "most objects of an image, the likeliest", metavar="N", default=5)
@@ -166,9 +166,9 @@ def unknowns_options() -> Options:
 
 
 def _posterior(given: str) -> float:
-    """What is called unknown is so with more than one half: a lower bound would leave out nothing, without a word."""
+    """What is called unknown is so with more than one half: a lower bound than that would leave out nothing."""
     value = check.number(least=0, most=1)(given)
-    if value <= 0.5:
+    if 0 < value <= 0.5:
         raise ValueError(
             f"leaves out nothing at {given}, because what is called unknown has more than 0.5: ask for more, or leave "
             "the option out"

@@ -11,9 +11,9 @@ from rich.progress import Progress
 from apps.detect_predict import load
 from apps.detect_score import show
 from apps.launch_detect import missing_data
+from apps.notes import tell
 from apps.probing import provenance
 from apps.recipes import load as load_recipe_file
-from apps.score_files import tell
 from detection.data.annotations import AnnotationSet
 from detection.data.categories import with_categories
 from detection.data.coco import read_coco
@@ -78,8 +78,9 @@ def _own_test(run: Path, info: dict[str, Any], task: int) -> tuple[AnnotationSet
     if missing := missing_data(loaded, tested=True):
         raise ConfigError(*missing, BACK)
     test, mark = open_test(recipe.data)
-    found = Layout(run, writes=False).read(task, "detections.json") if mark == info.get("data") else None
-    if mark is not None and mark != info.get("data"):
+    same = mark is not None and mark == info.get("data")
+    found = Layout(run, writes=False).read(task, "detections.json") if same else None
+    if mark is not None and not same:
         print("note: the data are not those that the run was trained with", file=sys.stderr)
     if found is None:
         _refuse_gone(test)

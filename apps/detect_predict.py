@@ -106,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
             console.print(line(name, kept, detector.names, hidden), soft_wrap=True, highlight=False, markup=False)
     if not results.images:
         if len(images) == 1:
-            raise DataError("there is nothing to look at: the only image cannot be read")
-        raise DataError(f"none of the {len(images)} images can be read")
+            raise DataError("there is nothing to look at: the only image cannot be used")
+        raise DataError(f"none of the {len(images)} images can be used")
     results.write(args.out, args.command)
     unknown = sum(found["category_id"] == detector.tasks.unknown_id for found in results.found)
     skipped = f", {len(results.bad)} skipped" if results.bad else ""
@@ -133,7 +133,7 @@ def _batches(
     """Pictures that can be read, and are as large as annotated, so many at a time.
 
     Raises:
-        DataError: more cannot be read than --bad-images allows.
+        DataError: more cannot be used than --bad-images allows.
     """
     batch = list[tuple[Path, str, Image.Image]]()
     for path, name in images:
@@ -147,7 +147,7 @@ def _batches(
             if len(results.bad) > args.bad_images:
                 many = f"{len(results.bad)} images" if len(results.bad) > 1 else "1 image"
                 raise DataError(
-                    f"{many} cannot be read, more than --bad-images {args.bad_images} allows; the last: {error}"
+                    f"{many} cannot be used, more than --bad-images {args.bad_images} allows; the last: {error}"
                 ) from error
         if len(batch) == args.batch_size:
             yield batch

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from apps.measures import duration, memory, steps_to_go, time_for
+from apps.notes import tell
 from apps.report.detection.report import write_detection_report
 from apps.run_directory import open_run
 from apps.wilderness import impact_lines
@@ -24,7 +25,6 @@ from sslcore.storage import RunDirectory
 from sslcore.training.lightning import is_first_process
 
 DRY_STEPS = 5
-SHOWN = 10  # things wrong with the data, without being fatal, that are named
 RUN_DIR = "SURNIA_RUN_DIR"  # tells processes that Lightning starts which directory the first one chose
 
 
@@ -65,11 +65,7 @@ def prepare(recipe: DetectionRecipe, *, again: bool = False) -> OpenWorldData:
             f"tasks must be at most {data.tasks.count}, as {data.tasks.name} has no more, not {recipe.tasks}"
         )
     if first and not again:
-        for problem in data.ignored[:SHOWN]:
-            print(f"note: {problem}", file=sys.stderr)
-        if len(data.ignored) > SHOWN:
-            more = len(data.ignored) - SHOWN
-            print(f"note: {more} more like these; surnia doctor --data lists them", file=sys.stderr)
+        tell(data.ignored, rest="; surnia doctor --data lists them")
     return data
 
 

@@ -1,15 +1,14 @@
 """What `surnia detect score` is given: annotations, detections and a list of images, read and told about."""
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from apps.notes import tell
 from detection.data.annotations import AnnotationSet
 from detection.data.categories import with_categories
 from detection.data.clipping import clip, sides_of
 from detection.data.coco import read_coco
-from detection.data.problems import Problem, Problems
+from detection.data.problems import Problems
 from detection.data.validation import clean
 from detection.evaluation import DetectionArrays, GroundTruth
 from detection.evaluation.arrays import read_results
@@ -20,7 +19,6 @@ from sslcore.errors import ConfigError, DataError
 from sslcore.storage.files import read_file
 
 MAX_LIST = 1 << 28
-SHOWN = 10  # things wrong with the annotations, without being fatal, that are named
 
 
 def read(
@@ -91,14 +89,6 @@ def _tell_taken(annotations: AnnotationSet, problems: Problems) -> None:
             "ignores the first two kinds and clips the third",
             fatal=False,
         )
-
-
-def tell(problems: Sequence[Problem]) -> None:
-    """What is wrong with annotations without being fatal."""
-    for problem in problems[:SHOWN]:
-        print(f"note: {problem}", file=sys.stderr)
-    if len(problems) > SHOWN:
-        print(f"note: {len(problems) - SHOWN} more like these", file=sys.stderr)
 
 
 def read_list(path: Path) -> list[str]:

@@ -78,8 +78,8 @@ def open_test(
 ) -> tuple[AnnotationSet, str | None]:
     """The test annotations that a recipe's `data` names, and the fingerprint of all data.
 
-    No picture is looked at, and nothing but the test annotations has to be there: without those of training and
-    validation the fingerprint is None.
+    Of a CocoData no picture is looked at, and nothing but the test annotations has to be there: without those of
+    training and validation the fingerprint is None. OpenScenes are checked whole, or composed if they are not there.
 
     Args:
         settings: where everything is.

@@ -139,9 +139,9 @@ def evaluate(
     Returns:
         Plain numbers under names, ready for JSON. Besides the metrics of the mode: `h_score`, the harmonic mean of
         `map_both` and `u_recall`; those of `separation_metrics` and `distraction_metrics`; `boxes_clipped` and
-        `boxes_ignored`, how many of all annotated boxes were; `left_out`, how many detections the arguments left out;
-        of those that stay, `lowest_score`, `images_without_detections`, and `later_classes`, which tasks after this one
-        bring.
+        `boxes_ignored`, how many of the boxes in `ground_truth` were (none where it was cleaned before); `left_out`,
+        how many detections the arguments left out; of those that stay, `lowest_score`, `images_without_detections`, and
+        `later_classes`, which tasks after this one bring.
 
     Raises:
         ConfigError: there is no such task or mode, or an argument is out of range.
