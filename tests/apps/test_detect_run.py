@@ -538,7 +538,7 @@ def test_predict_gives_up_where_too_many_images_are_broken(home, surnia, tmp_pat
     assert "2 images cannot be used, more than --bad-images 1 allows" in err.splitlines()[-1]
     code, _, err = surnia(*words, "9")
     assert code == 3
-    assert err.splitlines()[-1].startswith("none of the 3 images can be read")
+    assert err.splitlines()[-1].startswith("none of the 3 images can be used")
     assert not (tmp_path / "found").exists()
     code, _, err = surnia("predict", "runs/mine", folder / "0.png", "--out", tmp_path / "found")
     assert code == 3
