@@ -9,7 +9,7 @@ from apps import options as check
 from apps.options import Options
 from apps.wilderness import impact
 from sslcore.errors import ConfigError
-from sslcore.storage.messages import show_name
+from sslcore.storage.messages import show_names
 
 if TYPE_CHECKING:
     from detection.evaluation import DetectionArrays, GroundTruth
@@ -171,7 +171,7 @@ def _notes(result: dict[str, Any], written: Path | None) -> list[str]:
         scored = "not scored" if result["mode"] == "strict" else "counted in A-OSE only"
         notes.append(
             f"{result['later_class_detections']:,} detections name classes that task {result['task']} does not know "
-            f"yet ({_few(result['later_classes'])}): they are {scored}."
+            f"yet ({show_names(result['later_classes'])}): they are {scored}."
         )
     if result["mode"] == "strict" and result["coco_ap_per_class"] is None:
         notes.append("COCO AP is left out of more than 100 000 detections; --coco computes it, in minutes.")
@@ -185,7 +185,7 @@ def _remedies(args: argparse.Namespace, result: dict[str, Any], tasks: "TaskSet"
     notes = []
     if result["later_classes"]:
         task = next(task for task in range(1, tasks.count + 1) if set(result["later_classes"]) <= {*tasks.known(task)})
-        notes.append(f"If the detector has learnt {_few(result['later_classes'])}, score it with --task {task}.")
+        notes.append(f"If the detector has learnt {show_names(result['later_classes'])}, score it with --task {task}.")
     empty = result["images_without_detections"]
     if result["detections"] and 2 * empty > result["images"] and args.image_list is None:
         notes.append("If only some of the images were looked at, name these with --image-list.")
@@ -216,7 +216,7 @@ def _tasks(numbers: list[int], tasks: "TaskSet") -> str:
     """`tasks 2 and 3 (dog, fox)`."""
     listed = " and ".join(filter(None, [", ".join(map(str, numbers[:-1])), str(numbers[-1])]))
     classes = [name for task in numbers for name in tasks.current(task)]
-    return f"task{'s' * (len(numbers) > 1)} {listed} ({_few(classes)})"
+    return f"task{'s' * (len(numbers) > 1)} {listed} ({show_names(classes)})"
 
 
 def _nothing(args: argparse.Namespace, result: dict[str, Any], given: int) -> str:
@@ -236,10 +236,6 @@ def _left_out(result: dict[str, Any]) -> str:
     counts = [(result["left_out"][key], why) for key, why in reasons.items() if result["left_out"][key]]
     said = [f"{count:,} {'detections ' if not place else ''}{why}" for place, (count, why) in enumerate(counts)]
     return " and ".join(said)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(map(show_name, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _percent(value: float | None) -> str:

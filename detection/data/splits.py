@@ -46,7 +46,7 @@ def _shared(says: str, verdict: str) -> Callable[[Any], tuple[Any, str]]:
 def find_copies(sets: Mapping[str, AnnotationSet], problems: Problems) -> None:
     """Tell of files in one split with the content of a file in another; only those that may have it are read.
 
-    Never fatal: published data have a few, which belong to their protocol.
+    Never fatal: they may belong to a published protocol.
     """
     for one, other in _pairs(sets):
         copies = [

@@ -16,7 +16,7 @@ from detection.training.recipe import DetectionRecipe
 from sslcore.errors import CheckpointError, ConfigError
 from sslcore.storage import load_checkpoint, save_checkpoint
 from sslcore.storage.checkpoint import read_info
-from sslcore.storage.messages import show_path
+from sslcore.storage.messages import show_names, show_path
 
 KIND = "open-world detector"
 PREFIX = "engine."
@@ -166,6 +166,4 @@ def _recipe(info: Mapping[str, Any], checkpoint: Path) -> DetectionRecipe:
 
 
 def _few(names: Sequence[str]) -> str:
-    if not names:
-        return "no class at all"
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return show_names(names) or "no class at all"

@@ -12,7 +12,7 @@ from detection.discovery.records import FoundBy, UnknownObjects
 from detection.tasks import TaskSet
 from sslcore.errors import CheckpointError, ConfigError
 from sslcore.storage.checkpoint import weights_hash
-from sslcore.storage.messages import show_path
+from sslcore.storage.messages import show_names, show_path
 
 
 def check_origin(unknowns: UnknownObjects, collection: Path, run: Path, tasks: TaskSet, task: int) -> str | None:
@@ -71,9 +71,5 @@ def _whose(by: FoundBy | None, run: Path) -> str:
 def _difference(knew: Sequence[str], now: Sequence[str], here: str) -> str:
     """What the other detector knew and this run does not, and the other way round."""
     more, less = [name for name in knew if name not in now], [name for name in now if name not in knew]
-    parts = [f"knew {_few(more)}, which {here} does not"] if more else []
-    return " and ".join([*parts, f"did not know {_few(less)}, which {here} does"] if less else parts)
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    parts = [f"knew {show_names(more)}, which {here} does not"] if more else []
+    return " and ".join([*parts, f"did not know {show_names(less)}, which {here} does"] if less else parts)

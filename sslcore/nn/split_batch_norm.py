@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
+from sslcore.nn.batch_norms import replace_batch_norms, taken_over
+
 
 class SplitBatchNorm2d(nn.BatchNorm2d):
     """Batch norm with statistics per part of the batch in train mode; plain batch norm in eval mode.
@@ -76,22 +78,16 @@ def split_batch_norms(module: nn.Module, splits: int) -> nn.Module:
     """Replace every `nn.BatchNorm2d` by a `SplitBatchNorm2d`, in place, keeping weights, statistics and their names.
 
     Returns:
-        the module, or its replacement if it is a batch norm itself. Parameters remain the same objects, so that an
-        optimiser that has them already goes on working.
+        the module, or its replacement if it is a batch norm itself; see `replace_batch_norms`.
     """
-    if isinstance(module, nn.BatchNorm2d):
-        return _split(module, splits)
-    for name, child in module.named_children():
-        setattr(module, name, split_batch_norms(child, splits))
-    return module
+    return replace_batch_norms(module, lambda norm: _split(norm, splits))
 
 
-def _split(norm: nn.BatchNorm2d, splits: int) -> SplitBatchNorm2d:
+def _split(norm: nn.Module, splits: int) -> SplitBatchNorm2d | None:
+    if not isinstance(norm, nn.BatchNorm2d):
+        return None
     tracked, affine = norm.track_running_stats, norm.affine
     new = SplitBatchNorm2d(
         norm.num_features, splits, eps=norm.eps, momentum=norm.momentum, affine=affine, track_running_stats=tracked
     )
-    new.weight, new.bias = norm.weight, norm.bias
-    new.running_mean, new.running_var = norm.running_mean, norm.running_var
-    new.num_batches_tracked = norm.num_batches_tracked
-    return new.train(norm.training)
+    return taken_over(norm, new)

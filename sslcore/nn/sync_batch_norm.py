@@ -14,6 +14,7 @@ from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslcore.distributed import all_reduce_sum, is_distributed
+from sslcore.nn.batch_norms import replace_batch_norms, taken_over
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -73,7 +74,7 @@ class _Normalised(torch.autograd.Function):
         return batch_norm(x, mean, var, weight, bias, training=False, eps=eps), mean, var, count
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable  # type: ignore[untyped-decorator]  # torch does not annotate it
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, var, count = ctx.saved_tensors
         scale = (var + ctx.eps).rsqrt()
@@ -96,21 +97,15 @@ def sync_batch_norms(module: nn.Module) -> nn.Module:
     their names.
 
     Returns:
-        the module, or its replacement if it is a batch norm itself. Parameters remain the same objects, so that an
-        optimiser that has them already goes on working.
+        the module, or its replacement if it is a batch norm itself; see `replace_batch_norms`.
     """
-    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-        return _sync(module)  # type: ignore[arg-type]
-    for name, child in module.named_children():
-        setattr(module, name, sync_batch_norms(child))
-    return module
+    return replace_batch_norms(module, _sync)
 
 
-def _sync(norm: _BatchNorm) -> SyncBatchNorm:
-    new = SyncBatchNorm(
-        norm.num_features, norm.eps, norm.momentum, affine=norm.affine, track_running_stats=norm.track_running_stats
-    )
-    new.weight, new.bias = norm.weight, norm.bias
-    new.running_mean, new.running_var = norm.running_mean, norm.running_var
-    new.num_batches_tracked = norm.num_batches_tracked
-    return new.train(norm.training)
+def _sync(norm: nn.Module) -> SyncBatchNorm | None:
+    # Not subclasses: whoever made one wants its statistics otherwise.
+    if not isinstance(norm, _BatchNorm) or type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+        return None
+    tracked = norm.track_running_stats
+    new = SyncBatchNorm(norm.num_features, norm.eps, norm.momentum, affine=norm.affine, track_running_stats=tracked)
+    return taken_over(norm, new)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Sequence
 
 _REMEDIES = {
     errno.ENOSPC: "free some space on that disk or choose another folder",
@@ -31,6 +32,12 @@ def show_path(path: str | os.PathLike[str]) -> str:
 def show_name(name: str) -> str:
     """A class's name as it stands in a list: in quotes if it could be taken for more than one, as `thing, blob`."""
     return f"'{name}'" if set(name) & set(",;()") else name
+
+
+def show_names(names: Sequence[str], most: int = 4) -> str:
+    """Classes in a list: `dog, fox, cow, hen and 3 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(show_name, names[:most])) + more
 
 
 def explain(error: OSError) -> str:

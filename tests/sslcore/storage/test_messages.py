@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from sslcore.storage.messages import explain, show_path
+from sslcore.storage.messages import explain, show_names, show_path
 
 
 def test_names_cannot_write_to_the_terminal():
@@ -23,3 +23,10 @@ def test_names_cannot_write_to_the_terminal():
 )
 def test_an_error_has_a_reason_and_a_remedy(error, said):
     assert explain(error) == said
+
+
+def test_a_list_of_classes_names_the_first_and_says_how_many_more():
+    assert show_names([]) == ""
+    assert show_names(["dog", "thing, blob"]) == "dog, 'thing, blob'"
+    assert show_names(["a", "b", "c", "d"], most=4) == "a, b, c, d"
+    assert show_names(["a", "b", "c", "d", "e"], most=2) == "a, b and 3 more"
